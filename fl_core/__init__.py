@@ -1,0 +1,1 @@
+"""Federated contrastive learning for anomaly detection, callable without any network."""

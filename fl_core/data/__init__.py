@@ -1,0 +1,1 @@
+"""From traffic and files to feature rows."""

@@ -1,0 +1,1 @@
+"""Identities, certificates and the signed roster of a federation."""

@@ -1,0 +1,1 @@
+"""Daemons, simulator and command line: everything that touches sockets, clocks and files."""

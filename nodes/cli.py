@@ -1,0 +1,121 @@
+"""The `secagg` command: a group that loads each command's module when it is called.
+
+Results go to standard output, talk to standard error. Errors are one line `error: ...` and, where
+something can be mended, one line `hint: ...`. Exit codes are in `EXIT_CODES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from fl_core.errors import DataError, ModelError
+from secagg.errors import (
+    ConfigError,
+    KeyMaterialError,
+    LocalProtocolError,
+    OfferRefused,
+    RemoteProtocolError,
+    RoundAborted,
+    SecAggError,
+)
+from secagg.version import VERSION
+
+__all__ = ["COMMANDS", "EXIT_CODES", "exit_code", "main", "secagg"]
+
+COMMANDS: Final[dict[str, str]] = {
+    "demo": "nine sites train one detector on this machine",
+    "coordinator": "run the coordinator of a federation",
+    "node": "run a node beside its data",
+    "simulate": "run the same protocol in one process, on a virtual clock",
+    "detect": "score new data with a trained model",
+    "features": "turn a packet capture into the 115 traffic statistics",
+    "keys": "provision, show, rotate and revoke keys",
+    "config": "write commented configuration files",
+    "preflight": "check keys, clocks, ports, roster, data and versions",
+}
+"""Command name to its one-line help; the module is `nodes.commands.<name>`, its attribute `command`."""
+
+EXIT_CODES: Final[dict[int, str]] = {
+    0: "done",
+    1: "an unexpected error: please report it",
+    2: "the command line is wrong",
+    3: "input data or a model file cannot be used",
+    4: "a key, certificate or roster cannot be used",
+    5: "a configuration setting is wrong",
+    6: "the run ended without the wanted result (rounds aborted, peers unreachable)",
+    7: "a check failed (preflight)",
+    130: "interrupted",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module only when it is asked for: `secagg --version` needs no torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"nodes.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="secagg")
+def secagg() -> None:
+    """Train one anomaly detector over many IoT sites; nobody sees another's data or update.
+
+    \b
+    Start here:
+      secagg demo              a whole federation on this machine
+      secagg keys init         begin a federation of your own
+    """
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code of `EXIT_CODES` that stands for `error`."""
+    match error:
+        case DataError() | ModelError():
+            return 3
+        case KeyMaterialError():
+            return 4
+        case ConfigError():
+            return 5
+        case RoundAborted() | OfferRefused() | RemoteProtocolError():
+            return 6
+        case _:
+            return 1
+
+
+def main() -> None:
+    """Run the command line and turn typed errors into one line and an exit code."""
+    try:
+        secagg(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone: nothing to tell, and nobody to tell it to
+        sys.exit(0)
+    except LocalProtocolError:
+        raise  # our own bug: the traceback is what the report needs
+    except (SecAggError, DataError, ModelError) as error:
+        click.echo(f"error: {error}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(exit_code(error))

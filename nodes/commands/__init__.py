@@ -1,0 +1,1 @@
+"""One module a command; `nodes.cli` loads them when they are called."""

@@ -1,0 +1,1 @@
+"""The federated run as state machines: no sockets, no clocks."""

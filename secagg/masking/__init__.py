@@ -1,0 +1,1 @@
+"""Pairwise masking after Bonawitz et al. 2017."""

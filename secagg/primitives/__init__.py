@@ -1,0 +1,1 @@
+"""Thin wrappers around the `cryptography` package, and Shamir sharing."""
