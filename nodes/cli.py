@@ -37,7 +37,7 @@ COMMANDS: Final[dict[str, str]] = {
     "config": "write commented configuration files",
     "preflight": "check keys, clocks, ports, roster, data and versions",
 }
-"""Command name to its one-line help; the module is `nodes.commands.<name>`, its attribute `command`."""
+"""Command name to one-line help; the code is `nodes.commands.<name>.command`."""
 
 EXIT_CODES: Final[dict[int, str]] = {
     0: "done",
@@ -73,7 +73,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="secagg")
 def secagg() -> None:
-    """Train one anomaly detector over many IoT sites; nobody sees another's data or update.
+    r"""Train one anomaly detector over many IoT sites; nobody sees another's data or update.
 
     \b
     Start here:

@@ -4,7 +4,7 @@
 
     SecAggError
     ├ LocalProtocolError          our own call came out of order: a bug, crash loudly
-    ├ RemoteProtocolError(peer)   a peer sent what the protocol forbids: drop that peer, keep the round
+    ├ RemoteProtocolError(peer)   a peer sent what is forbidden: drop it, keep the round
     │ ├ DecodeError               not a message of ours, or not in canonical form
     │ ├ AuthenticationError       a signature, a seal or an identity does not hold
     │ └ ReplayError               a message of another run, another round, or a second one

@@ -1,0 +1,64 @@
+"""Schemes by name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from secagg.errors import ConfigError
+from secagg.insecure_plain import InsecurePlainScheme
+from secagg.masking.client import MaskingClient
+from secagg.masking.coordinator import MaskingCoordinator
+from secagg.roles import Scheme
+from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
+
+__all__ = ["SCHEMES", "MaskingScheme", "default_quorum", "scheme_named"]
+
+
+class MaskingScheme:
+    """Pairwise masking; see `secagg.masking` and specs/30-masking.md."""
+
+    name = "masking"
+    private = True
+
+    def client(
+        self,
+        setup: RoundSetup,
+        vector: RingVector,
+        signer: Signer,
+        *,
+        coordinator: NodeId,
+        rng: Rng,
+    ) -> MaskingClient:
+        """Return a node's role."""
+        return MaskingClient(setup, vector, signer, coordinator=coordinator, rng=rng)
+
+    def coordinator(self, setup: RoundSetup) -> MaskingCoordinator:
+        """Return the coordinator's role."""
+        return MaskingCoordinator(setup)
+
+
+SCHEMES: Final[dict[str, Scheme]] = {
+    scheme.name: scheme for scheme in (MaskingScheme(), InsecurePlainScheme())
+}
+
+
+def scheme_named(name: str) -> Scheme:
+    """Return the scheme called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    scheme = SCHEMES.get(name)
+    if scheme is None:
+        raise ConfigError(f"there is no scheme {name!r}", hint=f"use one of: {', '.join(SCHEMES)}")
+    return scheme
+
+
+def default_quorum(n_nodes: int) -> int:
+    """Return ⌈2n/3⌉: the round survives n/3 dropouts and n/3 colluding nodes (M-03).
+
+    Two survivor sets that each carry this many co-signatures share an honest signer as long as
+    fewer than n/3 nodes collude, and an honest node signs once. Source: Bonawitz et al. 2017,
+    section 6.2.
+    """
+    return -(-2 * n_nodes // 3)

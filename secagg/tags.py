@@ -1,0 +1,39 @@
+"""Every domain-separation tag in one place, all built from the protocol version.
+
+No two uses of a key or hash share a tag, so bytes made for one purpose mean nothing for another.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from secagg.version import PROTOCOL_VERSION
+
+__all__ = [
+    "ENVELOPE",
+    "GRAPH",
+    "KEY_ADVERT",
+    "MASK_KEY",
+    "OFFER",
+    "PAIR_MASK",
+    "SELF_COMMITMENT",
+    "SELF_MASK",
+    "SHARE_SEAL",
+    "SURVIVORS",
+]
+
+
+def _tag(purpose: str) -> bytes:
+    return f"secagg/v{PROTOCOL_VERSION}/{purpose}\0".encode()
+
+
+ENVELOPE: Final = _tag("envelope")
+OFFER: Final = _tag("offer")
+KEY_ADVERT: Final = _tag("key-advert")
+GRAPH: Final = _tag("graph")
+MASK_KEY: Final = _tag("mask-key")
+PAIR_MASK: Final = _tag("pair-mask")
+SELF_MASK: Final = _tag("self-mask")
+SELF_COMMITMENT: Final = _tag("self-commitment")
+SHARE_SEAL: Final = _tag("share-seal")
+SURVIVORS: Final = _tag("survivors")

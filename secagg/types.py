@@ -1,0 +1,247 @@
+"""Values that every layer shares: ids, the set-up of one round, what a machine returns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secagg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from secagg.wire.messages import Message
+
+__all__ = [
+    "COORDINATOR_LIMIT",
+    "AbortReason",
+    "Event",
+    "InputRejected",
+    "NodeId",
+    "Outgoing",
+    "PeerBlamed",
+    "PhaseEntered",
+    "RefusalReason",
+    "RingVector",
+    "Rng",
+    "RoundFailed",
+    "RoundSetup",
+    "Signer",
+    "Step",
+    "SumReady",
+    "check_node_id",
+]
+
+NodeId: TypeAlias = str
+RingVector: TypeAlias = NDArray[np.uint32]
+"""Shape (dim,), dtype uint32, values in [0, 2^ring_bits): integers modulo 2^ring_bits."""
+Rng: TypeAlias = Callable[[int], bytes]
+"""Returns n uniform bytes; daemons pass the operating system's generator."""
+
+COORDINATOR_LIMIT: Final = 10_000
+"""Most nodes in one round; bounds what a message may make a peer allocate."""
+
+_NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def check_node_id(node_id: str) -> NodeId:
+    """Return `node_id` unchanged if it is a well-formed id.
+
+    Raises:
+        ConfigError: it is not 1 to 63 of ``a-z 0-9 . _ -``, starting with a letter or digit.
+    """
+    if not _NODE_ID.fullmatch(node_id):
+        raise ConfigError(
+            f"{node_id!r} is not a node id",
+            hint="use 1 to 63 of a-z 0-9 . _ - and start with a letter or digit",
+        )
+    return node_id
+
+
+class AbortReason(StrEnum):
+    """Why a round ended without a result. The codes are stable."""
+
+    TOO_FEW_KEYS = "too_few_keys"
+    TOO_FEW_SHARES = "too_few_shares"
+    TOO_FEW_INPUTS = "too_few_inputs"
+    TOO_FEW_SIGNATURES = "too_few_signatures"
+    TOO_FEW_UNMASK_ANSWERS = "too_few_unmask_answers"
+    BAD_SHARES = "bad_shares"
+    TOO_FEW_NODES = "too_few_nodes"
+    ZERO_WEIGHT = "zero_weight"
+
+
+class RefusalReason(StrEnum):
+    """Why a node refuses an offer. The codes are stable."""
+
+    COHORT_TOO_SMALL = "cohort_too_small"
+    QUORUM_TOO_LOW = "quorum_too_low"
+    SCHEME_FORBIDDEN = "scheme_forbidden"
+    NOT_IN_COHORT = "not_in_cohort"
+    UNKNOWN_MEMBER = "unknown_member"
+    ROSTER_MISMATCH = "roster_mismatch"
+    MODEL_UNSUITABLE = "model_unsuitable"
+    PARAMETERS_UNSAFE = "parameters_unsafe"
+    TRAINING_FAILED = "training_failed"
+
+
+class Signer(Protocol):
+    """Whoever holds a node's long-term Ed25519 key."""
+
+    @property
+    def node_id(self) -> NodeId:
+        """The id the roster lists this key under."""
+        ...
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64-byte Ed25519 signature over `message`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSetup:
+    """What both sides of one round agree on before it starts: the checked content of the offer.
+
+    Raises:
+        ConfigError: the numbers are at odds with each other.
+    """
+
+    run_id: bytes
+    """16 bytes, drawn once per run."""
+    round_id: int
+    """Never used twice in a run, aborted rounds included."""
+    offer_hash: bytes
+    """SHA-256 over the whole offer, model digest included; every key and mask is bound to it."""
+    cohort: tuple[NodeId, ...]
+    """Nodes the offer went to, sorted."""
+    signing_keys: Mapping[NodeId, bytes] = field(repr=False)
+    """Ed25519 public keys of the cohort, from the signed roster."""
+    dim: int
+    """Coordinates in the summed vector."""
+    ring_bits: int
+    """Sums are modulo 2^ring_bits; 8 to 32."""
+    threshold: int
+    """Shamir threshold t among the holders of one node's secrets."""
+    quorum: int
+    """Fewest nodes in every phase, and fewest co-signatures under the survivor set."""
+    neighbours: int
+    """Degree k of the masking graph; cohort size - 1 is the complete graph."""
+    phase_timeout: float = 30.0
+    """Seconds a phase of the protocol may take."""
+    input_timeout: float = 600.0
+    """Seconds until the first message, local training included."""
+    chunk_values: int = 32_768
+    """Coordinates a chunk of an upload carries; a multiple of 8, so that chunks are whole bytes."""
+
+    def __post_init__(self) -> None:
+        n = len(self.cohort)
+        if n != len(set(self.cohort)) or list(self.cohort) != sorted(self.cohort):
+            raise ConfigError("the cohort is not a sorted list of distinct ids")
+        if not 3 <= n <= COORDINATOR_LIMIT:
+            raise ConfigError(
+                f"a cohort of {n} cannot hide anybody's input",
+                hint=f"offer the round to 3 to {COORDINATOR_LIMIT} nodes",
+            )
+        if set(self.signing_keys) != set(self.cohort):
+            raise ConfigError("the roster lacks a signing key of the cohort")
+        if not 2 <= self.neighbours <= n - 1:
+            raise ConfigError(
+                f"{self.neighbours} neighbours in a cohort of {n}", hint=f"use 2 to {n - 1}"
+            )
+        holders = self.neighbours + 1
+        if not holders // 2 < self.threshold <= holders:  # M-02
+            raise ConfigError(
+                f"threshold {self.threshold} of {holders} share holders is not safe",
+                hint=f"use {holders // 2 + 1} to {holders}",
+            )
+        if not n // 2 < self.quorum <= n:  # M-03
+            raise ConfigError(
+                f"quorum {self.quorum} of {n} nodes is not safe",
+                hint=f"use {n // 2 + 1} to {n}",
+            )
+        if not 8 <= self.ring_bits <= 32 or self.dim < 1:
+            raise ConfigError("ring_bits must be 8 to 32 and dim at least 1")
+        if self.chunk_values < 8 or self.chunk_values % 8:
+            raise ConfigError("chunk_values must be a positive multiple of 8")
+
+    @property
+    def context(self) -> tuple[bytes, bytes, bytes]:
+        """Run, round and offer: what every key, seal and signature of the round is bound to."""
+        return self.run_id, self.round_id.to_bytes(8, "little"), self.offer_hash
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks that one upload takes."""
+        return -(-self.dim // self.chunk_values)
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One message for one peer; the session seals it, the transport carries it."""
+
+    to: NodeId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEntered:
+    """The coordinator's role moved on."""
+
+    phase: str
+    waiting_for: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBlamed:
+    """A peer broke the protocol and is out of the round."""
+
+    peer: NodeId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputRejected:
+    """A node learnt that its input is not part of this round's sum."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SumReady:
+    """The one result of a round: the sum modulo 2^ring_bits over `contributors`."""
+
+    total: RingVector = field(repr=False)
+    contributors: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFailed:
+    """The round ended without a result; nothing was released."""
+
+    reason: AbortReason
+    alive: int
+    needed: int
+
+
+Event: TypeAlias = PhaseEntered | PeerBlamed | InputRejected | SumReady | RoundFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """All a state machine has to say after one input.
+
+    Attributes:
+        send: Messages to send, in order.
+        events: What happened, in order.
+        deadline: Time at which to call `on_timeout`, or None to leave it unset.
+        done: The machine accepts nothing more.
+    """
+
+    send: tuple[Outgoing, ...] = ()
+    events: tuple[Event, ...] = ()
+    deadline: float | None = None
+    done: bool = False

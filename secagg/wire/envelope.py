@@ -1,0 +1,114 @@
+"""The signed wrapper around every message: who sent it, to whom, in which run.
+
+Layout, all integers little-endian::
+
+    byte 0         protocol version
+    bytes 1-16     run id (zeros until the node knows it)
+    byte 17        length of the sender's id, then the id
+    next byte      length of the receiver's id, then the id
+    64 bytes       Ed25519 signature over the envelope tag and everything but the signature
+    rest           the message
+
+Source: specs/20-wire.md section 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from secagg.errors import DecodeError, ReplayError
+from secagg.primitives.signing import SIGNATURE_SIZE, sign, verify
+from secagg.tags import ENVELOPE
+from secagg.types import NodeId, Signer
+from secagg.version import PROTOCOL_VERSION
+from secagg.wire.codec import MAX_FRAME, decode, encode
+from secagg.wire.messages import Hello, Message, Welcome
+
+__all__ = ["MAX_ENVELOPE", "NO_RUN", "Opened", "open_envelope", "peek_sender", "seal_envelope"]
+
+NO_RUN: Final = bytes(16)
+_FIXED: Final = 1 + 16
+MAX_ENVELOPE: Final = MAX_FRAME + _FIXED + 2 * 64 + SIGNATURE_SIZE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """A message whose signature holds."""
+
+    sender: NodeId
+    run_id: bytes
+    message: Message = field(repr=False)
+
+
+def seal_envelope(message: Message, signer: Signer, *, to: NodeId, run_id: bytes) -> bytes:
+    """Return the frame that carries `message` from `signer` to `to`."""
+    header = _header(run_id, signer.node_id, to)
+    body = encode(message)
+    return header + sign(signer, ENVELOPE, header, body) + body
+
+
+def peek_sender(frame: bytes) -> NodeId | None:
+    """Return the id a frame claims to come from, unverified, or None if it has no such field."""
+    try:
+        return _split(frame, "unknown")[1]
+    except DecodeError:
+        return None
+
+
+def open_envelope(
+    frame: bytes, *, sender: NodeId, key: bytes, receiver: NodeId, run_id: bytes
+) -> Opened:
+    """Check a frame and decode its message.
+
+    Args:
+        frame: What arrived.
+        sender: Who sent it, as the transport authenticated them.
+        key: That peer's Ed25519 key from the roster.
+        receiver: This party.
+        run_id: The current run; `NO_RUN` at a node that has not been welcomed yet.
+
+    Raises:
+        DecodeError: the frame is no envelope, of another protocol version, or from another sender.
+        ReplayError: it is for another receiver or belongs to another run (W-06).
+        AuthenticationError: the signature does not hold (W-05).
+    """
+    if len(frame) > MAX_ENVELOPE:
+        raise DecodeError(sender, f"a frame of {len(frame)} bytes exceeds {MAX_ENVELOPE}")
+    run, claimed, to, header, rest = _split(frame, sender)
+    if claimed != sender:
+        raise DecodeError(sender, "the envelope names another sender")
+    if to != receiver:
+        raise ReplayError(sender, "the envelope is for another receiver")
+    signature, body = rest[:SIGNATURE_SIZE], rest[SIGNATURE_SIZE:]
+    verify(key, signature, ENVELOPE, header, body, signer=sender)
+    message = decode(body, sender=sender)
+    greeting = isinstance(message, Hello | Welcome)
+    if run != run_id and not greeting:
+        raise ReplayError(sender, f"{type(message).__name__} belongs to another run")
+    return Opened(sender, run, message)
+
+
+def _header(run_id: bytes, sender: NodeId, to: NodeId) -> bytes:
+    names = b"".join(bytes([len(name)]) + name.encode() for name in (sender, to))
+    return bytes([PROTOCOL_VERSION]) + run_id + names
+
+
+def _split(frame: bytes, sender: str) -> tuple[bytes, NodeId, NodeId, bytes, bytes]:
+    if len(frame) < _FIXED + 2 + SIGNATURE_SIZE:
+        raise DecodeError(sender, "the frame is too short for an envelope")
+    if frame[0] != PROTOCOL_VERSION:  # W-01
+        raise DecodeError(
+            sender, f"it speaks protocol version {frame[0]}, this side {PROTOCOL_VERSION}"
+        )
+    position, names = _FIXED, []
+    for _ in range(2):
+        length = frame[position] if position < len(frame) else 0
+        raw = frame[position + 1 : position + 1 + length]
+        if not 1 <= length <= 63 or len(raw) != length or not raw.isascii():
+            raise DecodeError(sender, "the envelope's ids are malformed")
+        names.append(raw.decode("ascii"))
+        position += 1 + length
+    if len(frame) < position + SIGNATURE_SIZE:
+        raise DecodeError(sender, "the frame is too short for an envelope")
+    return frame[1:17], names[0], names[1], frame[:position], frame[position:]

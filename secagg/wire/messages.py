@@ -1,0 +1,288 @@
+"""Every message of the protocol, its type number, its fields in order and their limits.
+
+Each class is an msgspec Struct encoded as a MessagePack array whose first element is the type
+number. `secagg.wire.codec` turns them into bytes and refuses any other spelling of the same
+values, so a message has exactly one encoding (W-03).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from secagg.types import COORDINATOR_LIMIT
+
+__all__ = [
+    "MAX_CHUNK",
+    "MESSAGE_TYPES",
+    "MODEL_CHUNK",
+    "Farewell",
+    "Heartbeat",
+    "Hello",
+    "KeyAdvert",
+    "MaskedChunk",
+    "Message",
+    "ModelChunk",
+    "PeerKeys",
+    "PeerShares",
+    "PlainChunk",
+    "Refusal",
+    "RosterUpdate",
+    "RoundClosed",
+    "RoundMessage",
+    "RoundOffer",
+    "RunFinished",
+    "SealedShares",
+    "SurvivorSignature",
+    "Survivors",
+    "UnmaskAnswer",
+    "UnmaskRequest",
+    "Welcome",
+]
+
+MAX_CHUNK = 1 << 19
+"""Bytes of vector data in one message: a slow link still sends it within seconds."""
+MODEL_CHUNK = 1 << 18
+"""Bytes of every `ModelChunk` but the last."""
+_MAX_ROSTER = 1 << 22  # 10 000 members of some 400 bytes
+
+Id = Annotated[str, Meta(max_length=63)]
+Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
+Share = Annotated[bytes, Meta(min_length=33, max_length=33)]
+RunId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Counter = Annotated[int, Meta(ge=0, le=2**53)]
+Index = Annotated[int, Meta(ge=0, le=2**20)]
+Count = Annotated[int, Meta(ge=1, le=2**20)]
+ModelDim = Annotated[int, Meta(ge=1, le=1 << 26)]
+Chunk = Annotated[bytes, Meta(min_length=1, max_length=MAX_CHUNK)]
+Text = Annotated[str, Meta(max_length=500)]
+Word = Annotated[str, Meta(max_length=64)]
+Seconds = Annotated[float, Meta(gt=0, le=1e6)]
+Ids = Annotated[tuple[Id, ...], Meta(max_length=COORDINATOR_LIMIT)]
+
+
+class _Base(msgspec.Struct, frozen=True, array_like=True, eq=False):
+    """Common options: immutable, encoded by position, silent.
+
+    No equality and no field in the repr, since some messages carry shares and vectors.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class Hello(_Base, frozen=True, tag=0x01):
+    """Node to coordinator: here I am (specs/60-session.md section 2)."""
+
+    software: Word
+    protocol: Index
+    roster_version: Counter
+    wall_time: float
+
+
+class Welcome(_Base, frozen=True, tag=0x02):
+    """Coordinator to node: you are in; this is the run."""
+
+    run: RunId
+    software: Word
+    roster_version: Counter
+    wall_time: float
+    heartbeat: Seconds
+    rounds_done: Counter
+    rounds_total: Counter
+
+
+class RosterUpdate(_Base, frozen=True, tag=0x03):
+    """Coordinator to node: a newer signed roster, verified by the node against its pinned root."""
+
+    document: Annotated[bytes, Meta(max_length=_MAX_ROSTER)]
+
+
+class Heartbeat(_Base, frozen=True, tag=0x04):
+    """Either way: still here."""
+
+    round_id: Counter
+    state: Word
+
+
+class Refusal(_Base, frozen=True, tag=0x05):
+    """Node to coordinator: my policy forbids this offer, and why."""
+
+    round_id: Counter
+    reason: Word
+    explanation: Text
+
+
+class RoundOffer(_Base, frozen=True, tag=0x06):
+    """Coordinator to node: everything both sides agree on before a round starts."""
+
+    round_id: Counter
+    rounds_done: Counter
+    rounds_total: Counter
+    roster_version: Counter
+    scheme: Word
+    cohort: Ids
+    threshold: Count
+    quorum: Count
+    neighbours: Count
+    value_bits: Annotated[int, Meta(ge=8, le=24)]
+    ring_bits: Annotated[int, Meta(ge=8, le=32)]
+    chunk_values: Annotated[int, Meta(ge=8, le=2**20)]
+    update_bound: Seconds
+    centroid_bound: Seconds
+    phase_timeout: Seconds
+    input_timeout: Seconds
+    model_digest: Hash
+    model_dim: ModelDim
+    training: Annotated[bytes, Meta(max_length=1 << 16)]
+    reference: Annotated[bytes, Meta(max_length=1 << 16)]
+
+
+class ModelChunk(_Base, frozen=True, tag=0x07):
+    """Coordinator to node: `MODEL_CHUNK` bytes of the little-endian float32 parameter vector."""
+
+    round_id: Counter
+    index: Index
+    data: Chunk
+
+
+class RoundClosed(_Base, frozen=True, tag=0x08):
+    """Coordinator to node: how the round ended; `outcome` is "done" or an abort reason."""
+
+    round_id: Counter
+    outcome: Word
+    contributors: Ids
+
+
+class RunFinished(_Base, frozen=True, tag=0x09):
+    """Coordinator to node: the final model follows in `ModelChunk`s under this round id."""
+
+    round_id: Counter
+    rounds_done: Counter
+    model_digest: Hash
+    model_dim: ModelDim
+    training: Annotated[bytes, Meta(max_length=1 << 16)]
+    reference: Annotated[bytes, Meta(max_length=1 << 16)]
+
+
+class Farewell(_Base, frozen=True, tag=0x0A):
+    """Node to coordinator: I have the final model and leave, or I leave early."""
+
+    round_id: Counter
+
+
+class KeyAdvert(_Base, frozen=True, tag=0x10):
+    """Node to coordinator and on to neighbours: this round's public keys (M-04)."""
+
+    round_id: Counter
+    node_id: Id
+    suite: Annotated[int, Meta(ge=1, le=255)]
+    mask_key: Key
+    share_key: Key
+    self_commitment: Hash
+    signature: Signature
+
+
+class PeerKeys(_Base, frozen=True, tag=0x11):
+    """Coordinator to node: the digest of every advert, and the neighbours' adverts in full."""
+
+    round_id: Counter
+    digests: Annotated[tuple[tuple[Id, Hash], ...], Meta(max_length=COORDINATOR_LIMIT)]
+    adverts: Annotated[tuple[KeyAdvert, ...], Meta(max_length=COORDINATOR_LIMIT)]
+
+
+Box: TypeAlias = tuple[Id, Annotated[bytes, Meta(max_length=256)]]
+
+
+class SealedShares(_Base, frozen=True, tag=0x12):
+    """Node to coordinator: for each neighbour its sealed shares."""
+
+    round_id: Counter
+    boxes: Annotated[tuple[Box, ...], Meta(max_length=COORDINATOR_LIMIT)]
+
+
+class PeerShares(_Base, frozen=True, tag=0x13):
+    """Coordinator to node: what each neighbour sealed for it."""
+
+    round_id: Counter
+    boxes: Annotated[tuple[Box, ...], Meta(max_length=COORDINATOR_LIMIT)]
+
+
+class MaskedChunk(_Base, frozen=True, tag=0x14):
+    """Node to coordinator: a piece of the masked, bit-packed vector."""
+
+    round_id: Counter
+    index: Index
+    data: Chunk
+
+
+class Survivors(_Base, frozen=True, tag=0x15):
+    """Coordinator to node: whose inputs the sum holds; to be co-signed."""
+
+    round_id: Counter
+    survivors: Ids
+
+
+class SurvivorSignature(_Base, frozen=True, tag=0x16):
+    """Node to coordinator: its signature under the survivor set."""
+
+    round_id: Counter
+    signature: Signature
+
+
+class UnmaskRequest(_Base, frozen=True, tag=0x17):
+    """Coordinator to node: the co-signatures, and with them the request to unmask."""
+
+    round_id: Counter
+    signatures: Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=COORDINATOR_LIMIT)]
+
+
+OwnedShare: TypeAlias = tuple[Id, Share]
+
+
+class UnmaskAnswer(_Base, frozen=True, tag=0x18):
+    """Node to coordinator: for each peer one share, of its self-mask seed or of its key secret."""
+
+    round_id: Counter
+    self_shares: Annotated[tuple[OwnedShare, ...], Meta(max_length=COORDINATOR_LIMIT)]
+    key_shares: Annotated[tuple[OwnedShare, ...], Meta(max_length=COORDINATOR_LIMIT)]
+
+
+class PlainChunk(_Base, frozen=True, tag=0x20):
+    """Node to coordinator under `insecure-plain`: a piece of the vector in the clear."""
+
+    round_id: Counter
+    index: Index
+    data: Chunk
+
+
+RoundMessage: TypeAlias = (
+    KeyAdvert
+    | PeerKeys
+    | SealedShares
+    | PeerShares
+    | MaskedChunk
+    | Survivors
+    | SurvivorSignature
+    | UnmaskRequest
+    | UnmaskAnswer
+    | PlainChunk
+)
+Message: TypeAlias = (
+    RoundMessage
+    | Hello
+    | Welcome
+    | RosterUpdate
+    | Heartbeat
+    | Refusal
+    | RoundOffer
+    | ModelChunk
+    | RoundClosed
+    | RunFinished
+    | Farewell
+)
+MESSAGE_TYPES: tuple[type[_Base], ...] = tuple(_Base.__subclasses__())
