@@ -1,0 +1,247 @@
+"""Where rows come from: the built-in simulator, an N-BaIoT archive, N-BaIoT folders, or any CSV.
+
+=================  ==============================================================================
+source             layout
+=================  ==============================================================================
+"builtin"          `fl_core.data.builtin`: nine simulated devices
+``x.npz``          arrays X, part, device, dup_in_train, dup_within_part, feature_names,
+                   device_names (a sample of N-BaIoT)
+folder of folders  UCI: ``Danmini_Doorbell/benign_traffic.csv``,
+                   ``Danmini_Doorbell/mirai_attacks/syn.csv``
+one such folder    one device; other CSV files beside ``benign_traffic.csv`` count as attacks
+flat folder        Kaggle: ``1.benign.csv``, ``1.mirai.syn.csv``; numbers are N-BaIoT's devices
+``x.csv``          any CSV with a header, in time order; a `device` column splits it into devices,
+                   a `label` column (0 or benign, anything else is the attack) into parts
+=================  ==============================================================================
+
+Benign rows are split in time order: the first 60 % train, the next 20 % validate, the last 20 %
+test. The archive has its own test part, and no order: there 20 % of a device's training rows, drawn
+from the seed, validate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_core.data import archive, builtin, folders
+from fl_core.data.dataset import DeviceData, Matrix, evenly
+from fl_core.data.folders import benign_parts
+from fl_core.data.table import Block, Table, count_rows, open_table, parse_time
+from fl_core.errors import DataError
+
+__all__ = ["BUILTIN", "Rows", "iter_rows", "list_devices", "load_device", "load_rows"]
+
+BUILTIN: Final = "builtin"
+"""The source that needs no files."""
+
+_BENIGN_LABELS = ("", "0", "0.0", "benign", "normal", "false")
+_UNNAMED_ATTACKS = ("1", "1.0", "true", "anomaly")
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows to score, as they were read."""
+
+    values: Matrix
+    """Shape (n, d), finite."""
+    feature_names: tuple[str, ...]
+    """The d column names, in the order of `values`."""
+    times: NDArray[np.float64] | None
+    """Shape (n,): Unix seconds from the column `time` or `timestamp`; None without one."""
+    devices: NDArray[np.str_] | None
+    """Shape (n,): the column `device`; None without one."""
+
+
+def list_devices(source: str, *, limit: int | None = None) -> tuple[str, ...]:
+    """Return the names of the devices that a source has.
+
+    Args:
+        source: "builtin" or a path.
+        limit: At most this many, the first ones.
+
+    Raises:
+        DataError: The source does not exist or has none of the known layouts.
+    """
+    if source == BUILTIN:
+        names = builtin.device_names()
+    else:
+        path = _existing(source)
+        if path.suffix == ".npz":
+            names = archive.device_names(path)
+        elif path.is_dir():
+            names = folders.device_names(path)
+        else:
+            names = _csv_devices(path)
+    return names[:limit]
+
+
+def load_device(
+    source: str, device: str, *, seed: int = 0, limit_rows: int | None = None
+) -> DeviceData:
+    """Load one device's data; rows of other devices are not kept in memory.
+
+    Args:
+        source: "builtin" or a path.
+        device: One of `list_devices(source)`.
+        seed: Seed of the simulator, and of the validation split where rows have no order.
+        limit_rows: At most this many rows of each part, evenly spaced over time.
+
+    Raises:
+        DataError: The device is unknown, or the data are broken; says where and how to mend it.
+    """
+    if limit_rows is not None and limit_rows < 1:
+        raise DataError(f"limit_rows is {limit_rows}", hint="use at least 1, or no limit")
+    known = list_devices(source)
+    if device not in known:
+        raise DataError(
+            f"{source}: unknown device {device!r}", hint="known devices: " + ", ".join(known)
+        )
+    if source == BUILTIN:
+        return builtin.build_device(device, seed=seed, limit_rows=limit_rows)
+    path = Path(source)
+    if path.suffix == ".npz":
+        return archive.load_device(path, device, seed=seed, limit_rows=limit_rows)
+    if path.is_dir():
+        return folders.load_device(path, device, limit_rows=limit_rows)
+    return _load_csv_device(path, device, limit_rows)
+
+
+def load_rows(path: str | Path, *, feature_names: Sequence[str] | None = None) -> Rows:
+    """Load every row of a CSV file, for scoring.
+
+    Args:
+        path: A CSV with a header.
+        feature_names: The columns a model wants, found by name; None for all but the side columns
+            (time, timestamp, device, label).
+
+    Raises:
+        DataError: A column is missing, there are no rows, or a cell is broken.
+    """
+    table = open_table(_existing(str(path)))
+    parts = list(_rows_of(table, feature_names, 2048))
+    if not parts:
+        raise _no_rows(str(path))
+    times = [part.times for part in parts if part.times is not None]
+    devices = [part.devices for part in parts if part.devices is not None]
+    return Rows(
+        np.concatenate([part.values for part in parts]),
+        parts[0].feature_names,
+        np.concatenate(times) if times else None,
+        np.concatenate(devices) if devices else None,
+    )
+
+
+def iter_rows(
+    lines: Iterable[bytes],
+    *,
+    name: str,
+    feature_names: Sequence[str] | None = None,
+    block_lines: int = 1,
+) -> Iterator[Rows]:
+    """Yield the rows of a CSV stream as they arrive, `block_lines` lines at a time.
+
+    Args:
+        lines: Raw lines, header first, such as a binary standard input.
+        name: What messages call the stream.
+        feature_names: As in `load_rows`.
+        block_lines: 1 answers every line at once; 2048 is fastest.
+
+    Raises:
+        DataError: As in `load_rows`; an empty stream of rows yields nothing.
+    """
+    yield from _rows_of(Table(lines, name), feature_names, block_lines)
+
+
+def _rows_of(table: Table, names: Sequence[str] | None, block_lines: int) -> Iterator[Rows]:
+    features = table.features if names is None else tuple(names)
+    if not features:
+        raise DataError(f"{table.name}: no feature column", hint="add columns of numbers")
+    clock = next((c for c in ("time", "timestamp") if c in table.columns and c not in features), "")
+    side = [clock] if clock else []
+    with_device = "device" in table.columns and "device" not in features
+    side += ["device"] if with_device else []
+    for block in table.blocks(features, side=side, block_lines=block_lines):
+        devices = np.array(block.side["device"], dtype=np.str_) if with_device else None
+        times = _times(block, clock, table.name) if clock else None
+        yield Rows(block.values, features, times, devices)
+
+
+def _times(block: Block, column: str, name: str) -> NDArray[np.float64]:
+    cells = zip(block.rows, block.side[column], strict=True)
+    return np.array(
+        [parse_time(cell, f"{name}: row {row}, column {column!r}") for row, cell in cells]
+    )
+
+
+def _existing(source: str) -> Path:
+    path = Path(source)
+    if not path.exists():
+        raise DataError(
+            f"{source}: no such file or folder", hint=f'check the path, or use "{BUILTIN}"'
+        )
+    return path
+
+
+def _no_rows(name: str) -> DataError:
+    return DataError(f"{name}: a header but no rows", hint="give a file with at least one row")
+
+
+# ------------------------------------------------------------------------------ one plain CSV
+
+
+def _csv_devices(path: Path) -> tuple[str, ...]:
+    table = open_table(path)
+    if "device" not in table.columns:
+        return (path.stem,)
+    found: dict[str, None] = {}
+    for block in table.blocks([], side=["device"]):
+        found.update(dict.fromkeys(block.side["device"]))
+    if not found:
+        raise _no_rows(str(path))
+    return tuple(found)
+
+
+def _load_csv_device(path: Path, device: str, limit: int | None) -> DeviceData:
+    side = [column for column in ("device", "label") if column in open_table(path).columns]
+    benign: list[int] = []
+    attack: list[int] = []
+    names: list[str] = []
+    if side:
+        for block in open_table(path).blocks([], side=side):
+            owners = block.side.get("device", [device] * len(block.rows))
+            labels = block.side.get("label", [""] * len(block.rows))
+            for row, owner, label in zip(block.rows, owners, labels, strict=True):
+                if owner != device:
+                    continue
+                if label.lower() in _BENIGN_LABELS:
+                    benign.append(row - 1)
+                else:
+                    attack.append(row - 1)
+                    names.append("attack" if label.lower() in _UNNAMED_ATTACKS else label)
+    else:
+        benign = list(range(count_rows(path)))
+    parts = benign_parts(len(benign), f"{path}: device {device!r}", limit)
+    wanted = [np.array(benign, dtype=np.intp)[part] for part in parts]
+    chosen = evenly(len(attack), limit)
+    wanted.append(np.array(attack, dtype=np.intp)[chosen])
+    rows = np.sort(np.concatenate(wanted))  # blocks come in file order
+    table = open_table(path)
+    if not table.features:
+        raise DataError(f"{path}: no feature column", hint="add columns of numbers")
+    values = table.read(table.features, rows=rows.tolist()).values
+    train, validation, test, attacks = (values[np.searchsorted(rows, part)] for part in wanted)
+    return DeviceData(
+        device=device,
+        feature_names=table.features,
+        train=train,
+        validation=validation,
+        test_benign=test,
+        test_attack=attacks,
+        attack_names=np.array([names[i] for i in chosen], dtype=np.str_),
+    )
