@@ -168,8 +168,10 @@ class Authority:
             KeyMaterialError: There is no such member.
             ConfigError: The reason is too long.
         """
-        if len(reason) > 200:
-            raise ConfigError("a reason has at most 200 characters", hint="shorten --reason")
+        if len(reason) > 200 or not reason.isprintable():
+            raise ConfigError(
+                "a reason is one line of at most 200 characters", hint="shorten --reason"
+            )
         with locked(self.folder):
             roster = self._latest(now)
             member = roster.member(node_id)

@@ -168,8 +168,9 @@ def parse_strictly(kind: type[ValueT], data: bytes, *, source: str) -> ValueT:
     try:
         return msgspec.json.decode(data, type=kind)
     except _BROKEN as error:
+        cause = "".join(c if c.isprintable() else "?" for c in str(error)[:200])  # K-07
         raise KeyMaterialError(
-            f"{source}: cannot be read: {str(error)[:200]}",
+            f"{source}: cannot be read: {cause}",
             hint="the file is damaged or of another kind: fetch it again",
         ) from None
 

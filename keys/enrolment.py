@@ -47,10 +47,12 @@ from keys.store import (
 from keys.watch import accept_roster, read_floor
 from secagg.errors import KeyMaterialError
 
-__all__ = ["REQUEST", "install_bundle", "install_roster", "make_request", "rotate"]
+__all__ = ["install_bundle", "install_roster", "make_request", "request_path", "rotate"]
 
-REQUEST = "request.json"
-"""Name of the request in the party's folder; it is public."""
+
+def request_path(folder: Path, node_id: str) -> Path:
+    """Return where the request of a party lies; it is public."""
+    return folder / f"{node_id}.request.json"
 
 
 def make_request(
@@ -75,7 +77,7 @@ def make_request(
         log_n: scrypt cost, log2.
 
     Returns:
-        The request, also written to `request.json`.
+        The request, also written to `<node_id>.request.json`.
 
     Raises:
         ConfigError: The node id or the folder cannot be used.
@@ -89,7 +91,7 @@ def make_request(
     data = write_request(_request(identity, now), identity.sign)
     with locked(folder):
         create_once(folder / IDENTITY_FILE, secret)
-        write_atomic(folder / REQUEST, data)
+        write_atomic(request_path(folder, node_id), data)
     return read_request(data)
 
 
@@ -117,7 +119,7 @@ def rotate(
         restart: Throw away the keys of a rotation that is under way.
 
     Returns:
-        The request, also written to `request.json`.
+        The request, also written to `<node_id>.request.json`.
 
     Raises:
         KeyMaterialError: Nothing is installed, or a rotation is under way.
@@ -147,7 +149,7 @@ def rotate(
                 hint="install its bundle; or, if its request was not approved, give --restart",
             )
         write_atomic(folder / NEXT_IDENTITY_FILE, secret)
-        write_atomic(folder / REQUEST, data)
+        write_atomic(request_path(folder, identity.node_id), data)
     return read_request(data)
 
 

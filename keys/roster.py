@@ -26,6 +26,7 @@ __all__ = [
     "Role",
     "Roster",
     "check_transport_key",
+    "is_roster",
     "verify_roster",
     "write_roster",
 ]
@@ -39,7 +40,7 @@ PublicKey = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_B
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 Serial = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 Time = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
-ReasonText = Annotated[str, msgspec.Meta(max_length=200)]
+ReasonText = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,11 @@ def write_roster(roster: Roster, sign: Sign) -> bytes:
         ),
     )
     return write_document(ROSTER, body, {"root": sign})
+
+
+def is_roster(data: bytes) -> bool:
+    """Tell whether a file calls itself a roster; `verify_roster` tells whether it is one."""
+    return f'"{ROSTER.format}"'.encode() in data[:64]
 
 
 def check_transport_key(key: bytes) -> None:
