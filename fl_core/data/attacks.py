@@ -1,7 +1,7 @@
 """Ten attacks of the Mirai and BASHLITE (gafgyt) families, packet by packet.
 
-An infected device runs an attack three times, from hardest to easiest to see: `stealth` (about one
-packet in two seconds, few targets, sizes that pass for the device's own), `slow` (about twelve a
+An infected device runs an attack three times, from hardest to easiest to see: `stealth` (about
+two packets a second, sizes that pass for the device's own), `slow` (about twelve a
 second) and `flood` (hundreds a second). Rates, sizes and ports follow the bots' published sources
 in kind: Antonakakis et al. 2017, "Understanding the Mirai Botnet", and Meidan et al. 2018, table 1.
 """
@@ -30,14 +30,16 @@ class Intensity:
     """Attack packets a second that the device sends, before the day's variation."""
     seconds: float
     """How long it runs."""
+    onset_s: float
+    """How long it has run before its packets count: the first ones look like any other packet."""
     targets: int
     """How many victims it spreads over; scans always find new ones."""
 
 
 INTENSITIES: Final = (
-    Intensity("stealth", 0.5, 240.0, 6),
-    Intensity("slow", 12.0, 25.0, 2),
-    Intensity("flood", 350.0, 2.0, 1),
+    Intensity("stealth", 2.0, 80.0, 8.0, 3),
+    Intensity("slow", 12.0, 25.0, 3.0, 2),
+    Intensity("flood", 350.0, 2.0, 0.5, 1),
 )
 """In the order in which they are run."""
 

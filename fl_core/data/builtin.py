@@ -4,9 +4,10 @@ Benign: one capture a device, several hours long, beginning at a random hour. It
 time, 60 % train, 20 % validation, 20 % test, so that the test lies hours after the training.
 
 Attacks: for each of the ten, a capture of its own begins with quiet benign traffic, then the
-infected device attacks in three intensities while its benign traffic goes on. Only rows of packets
-that belong to the attack, sent or received, become attack rows; the benign packets between them
-shape the statistics but are no rows. Floods are long, so rows are taken evenly from each intensity.
+infected device attacks in three intensities while its benign traffic goes on. Only the packets that
+the device sends for the attack become attack rows; its benign packets between them, and the
+victims' answers, shape the statistics but are no rows, and neither are the first seconds of an
+attack. Floods are long, so rows are taken evenly from each intensity.
 """
 
 from __future__ import annotations
@@ -87,14 +88,19 @@ def attack_capture(
     """Simulate the capture of one attack by one device.
 
     Returns:
-        The packets in order of time, and for each the index of its intensity, -1 for benign ones.
+        The packets in order of time, and for each the index of its intensity; -1 for packets that
+        are no attack rows.
     """
     start = _EPOCH + DAY_S + float(rng.uniform(0, DAY_S))
     time = start + _LEAD_IN_S
     tagged: list[tuple[Packet, int]] = []
     for index, intensity in enumerate(INTENSITIES):
         attack = attack_packets(name, rng, profile.endpoint, start=time, intensity=intensity)
-        tagged += [(packet, index) for packet in attack]
+        own = profile.endpoint.ip
+        onset = time + intensity.onset_s
+        for packet in attack:
+            counts = packet.src_ip == own and packet.time >= onset
+            tagged.append((packet, index if counts else -1))
         time += intensity.seconds + _PAUSE_S
     tagged += [(packet, -1) for packet in benign_packets(profile, rng, (start, time))]
     tagged.sort(key=lambda item: item[0].time)

@@ -111,10 +111,10 @@ class Activity(Protocol):
 
 
 def busy(time: float) -> float:
-    """Return how much people do at a time, between 0.15 and 1: little at night, most at 19 h."""
+    """Return how much people do at a time, between 0.4 and 1: less at night, most at 19 h."""
     hour = time % DAY_S / 3600.0
     daylight = 0.5 + 0.5 * math.cos((hour - 19.0) * math.pi / 12.0)
-    return 0.15 + 0.85 * daylight * math.sqrt(daylight)
+    return 0.4 + 0.6 * daylight
 
 
 def tcp_session(
@@ -208,10 +208,10 @@ class Heartbeat:
     def play(
         self, wire: Wire, rng: np.random.Generator, device: Endpoint, span: tuple[float, float]
     ) -> None:
-        """Write heartbeats; the connection moves to another server about every two hours."""
+        """Write heartbeats; the connection moves to another server every 25 minutes or so."""
         ports, server = self._connect(rng)
         for time in _periodic(rng, span, self.period_s, self.jitter):
-            if rng.random() < self.period_s / 7200.0:
+            if rng.random() < self.period_s / 1500.0:
                 ports, server = self._connect(rng)
             back = (ports[1], ports[0])
             extra = int(rng.integers(0, 4)) * 16 if rng.random() < 0.2 else 0
@@ -391,9 +391,9 @@ class Firmware:
     def play(
         self, wire: Wire, rng: np.random.Generator, device: Endpoint, span: tuple[float, float]
     ) -> None:
-        """Write a check; one in six loads 60 to 200 kB."""
+        """Write a check; one in three loads 20 to 60 kB."""
         for time in _periodic(rng, span, self.period_s, 0.3):
-            down = int(rng.integers(60_000, 200_000)) if rng.random() < 1 / 6 else 900
+            down = int(rng.integers(20_000, 60_000)) if rng.random() < 1 / 3 else 900
             tcp_session(
                 wire,
                 rng,
