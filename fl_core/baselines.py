@@ -1,0 +1,92 @@
+"""What a federated detector has to beat: its encoder alone or untrained, and no encoder at all.
+
+Each baseline sees one device's benign rows and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+
+from fl_core.config import ModelConfig, TrainConfig
+from fl_core.normalise import Normaliser
+from fl_core.training import train_local
+
+__all__ = ["ScoreFunction", "knn_score", "pca_score", "train_alone"]
+
+ScoreFunction = Callable[[ArrayLike], NDArray[np.float64]]
+"""Raw rows (n, d) to scores (n,); higher is more anomalous."""
+
+PCA_COMPONENTS: Final = 20
+"""Directions that PCA keeps."""
+
+NEIGHBOURS: Final = 5
+"""Neighbours whose mean distance is the kNN score."""
+
+
+def train_alone(
+    params: ArrayLike,
+    train: ArrayLike,
+    validation: ArrayLike,
+    *,
+    model: ModelConfig,
+    config: TrainConfig,
+    seeds: list[int],
+) -> NDArray[np.float32]:
+    """Train as many rounds as there are seeds on one node's rows, its own centroid as reference.
+
+    The same first parameters, steps and objective as in a federation of this one node.
+
+    Args:
+        params: Parameters before the first round, shape (dim,).
+        train: Benign rows, raw.
+        validation: Other benign rows, raw.
+        model: Architecture.
+        config: Training settings of a round.
+        seeds: One a round.
+
+    Returns:
+        Parameters after the last round, shape (dim,).
+
+    Raises:
+        DataError, ModelError: as `train_local`.
+    """
+    theta = np.asarray(params, dtype=np.float32)
+    reference = np.zeros(model.embedding_dim, np.float32)
+    for seed in seeds:
+        update = train_local(
+            theta, reference, train, validation, model=model, config=config, seed=seed
+        )
+        theta, reference = theta + update.delta, update.centroid
+    return theta
+
+
+def pca_score(train: ArrayLike) -> ScoreFunction:
+    """Return the mean squared reconstruction error of PCA on normalised rows."""
+    normaliser = Normaliser.fit(train)
+    rows = normaliser.apply(train).astype(np.float64)
+    pca = PCA(min(PCA_COMPONENTS, *rows.shape), svd_solver="full").fit(rows)
+
+    def score(values: ArrayLike) -> NDArray[np.float64]:
+        x = normaliser.apply(values).astype(np.float64)
+        return np.asarray(np.square(x - pca.inverse_transform(pca.transform(x))).mean(axis=1))
+
+    return score
+
+
+def knn_score(train: ArrayLike) -> ScoreFunction:
+    """Return the mean distance to the nearest training rows, on normalised rows."""
+    normaliser = Normaliser.fit(train)
+    rows = normaliser.apply(train)
+    index = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(rows))).fit(rows)
+
+    def score(values: ArrayLike) -> NDArray[np.float64]:
+        distances, _ = index.kneighbors(normaliser.apply(values))
+        return np.asarray(distances.mean(axis=1), dtype=np.float64)
+
+    return score

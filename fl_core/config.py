@@ -1,0 +1,168 @@
+"""Settings of the model and of its training: checked when made, strict when read.
+
+Both classes travel inside the signed offer of a round (as `to_dict`), so every node trains the
+same way, and both are frozen: a setting that exists is a setting that has been checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from fl_core.errors import ModelError
+
+__all__ = ["ENCODER_KINDS", "ModelConfig", "TrainConfig"]
+
+ENCODER_KINDS: tuple[str, ...] = ("mlp",)
+"""Encoders that `fl_core.encoders` can build."""
+
+MAX_DIM = 65_536
+"""Widest layer or input: far above any use, small enough that no hostile offer fills memory."""
+
+MAX_LAYERS = 16
+"""Deepest encoder, for the same reason."""
+
+MAX_PARAMETERS = 1 << 26
+"""Largest model in coordinates, for the same reason."""
+
+
+class _Settings:
+    """Strict round trip of a frozen dataclass of scalars and integer tuples to plain dicts."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready values; tuples become lists."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Make the settings from `to_dict` output; a missing key takes its default.
+
+        Raises:
+            ModelError: an unknown key, a missing key without default, a wrong type or range.
+        """
+        known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ModelError(
+                f"{cls.__name__} has no setting {unknown[0]!r}", hint=f"known: {', '.join(known)}"
+            )
+        missing = [
+            f.name
+            for f in known.values()
+            if f.default is dataclasses.MISSING and f.name not in values
+        ]
+        if missing:
+            raise ModelError(f"{cls.__name__} needs the setting {missing[0]!r}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _integer(owner: str, name: str, value: object, *, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ModelError(
+            f"{owner}.{name} is {value!r}", hint=f"use a whole number from {low} to {high}"
+        )
+
+
+def _number(owner: str, name: str, value: object, *, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ModelError(f"{owner}.{name} is {value!r}", hint=f"use a number from {low} to {high}")
+
+
+def _integers(owner: str, name: str, value: object, *, at_most: int) -> None:
+    if not isinstance(value, tuple) or len(value) > at_most:
+        raise ModelError(
+            f"{owner}.{name} is {value!r}", hint=f"use a list of at most {at_most} whole numbers"
+        )
+    for item in value:
+        _integer(owner, name, item, low=1, high=MAX_DIM)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig(_Settings):
+    """Architecture of the shared encoder: what a node's policy pins by `ParamSpec.digest`."""
+
+    input_dim: int
+    """Features in a row; 115 for the damped traffic statistics."""
+
+    kind: str = "mlp"
+    """Encoder family, one of `ENCODER_KINDS`."""
+
+    hidden: tuple[int, ...] = (128, 64)
+    """Widths of the hidden layers, input side first."""
+
+    embedding_dim: int = 32
+    """Coordinates k of an embedding; 32 keeps a head's k x k precision matrix at 8 kB."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ENCODER_KINDS:
+            raise ModelError(
+                f"ModelConfig.kind is {self.kind!r}", hint=f"use one of {', '.join(ENCODER_KINDS)}"
+            )
+        _integer("ModelConfig", "input_dim", self.input_dim, low=1, high=MAX_DIM)
+        _integer("ModelConfig", "embedding_dim", self.embedding_dim, low=2, high=MAX_DIM)
+        _integers("ModelConfig", "hidden", self.hidden, at_most=MAX_LAYERS)
+        widths = (self.input_dim, *self.hidden, self.embedding_dim)
+        size = sum(a * b + b for a, b in itertools.pairwise(widths))
+        size += self.input_dim * self.embedding_dim
+        if size > MAX_PARAMETERS:
+            raise ModelError(
+                f"the model has {size} parameters, more than {MAX_PARAMETERS}",
+                hint="make hidden or embedding_dim smaller",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig(_Settings):
+    """One node's training in one round. Numbers chosen as specs/90-learning.md section 7 says."""
+
+    steps: int = 60
+    """Optimiser steps a round: the same for every node, so that a small node is not drowned."""
+
+    batch_size: int = 128
+    """Rows a step; a node with fewer rows draws with replacement."""
+
+    learning_rate: float = 1e-3
+    """Of the local Adam, which starts afresh every round."""
+
+    temperature: float = 0.2
+    """tau of InfoNCE (specs/90-learning.md section 4); lower sharpens the contrast."""
+
+    align_weight: float = 0.1
+    """Factor of the alignment to the global reference; 0 switches it off."""
+
+    noise_std: float = 0.05
+    """Standard deviation of the noise on a view's features, in node standard deviations."""
+
+    gain_std: float = 0.1
+    """Standard deviation of the common gain of one stream and window: a slightly busier moment."""
+
+    drop_rate: float = 0.05
+    """Probability that a view misses a stream's window, that is, shows the node's mean there."""
+
+    synthetic_negatives: bool = False
+    """Also push the rows away from corrupted rows (specs/90-learning.md section 4)."""
+
+    blocks: tuple[int, ...] = ()
+    """Lengths of runs of columns that belong to one stream and window; () takes the known layout
+    of 115 or 100 traffic columns, and otherwise every column alone."""
+
+    def __post_init__(self) -> None:
+        own = "TrainConfig"
+        _integer(own, "steps", self.steps, low=1, high=1_000_000)
+        _integer(own, "batch_size", self.batch_size, low=2, high=MAX_DIM)
+        _number(own, "learning_rate", self.learning_rate, low=1e-8, high=10.0)
+        _number(own, "temperature", self.temperature, low=1e-3, high=100.0)
+        _number(own, "align_weight", self.align_weight, low=0.0, high=1e3)
+        _number(own, "noise_std", self.noise_std, low=0.0, high=10.0)
+        _number(own, "gain_std", self.gain_std, low=0.0, high=10.0)
+        _number(own, "drop_rate", self.drop_rate, low=0.0, high=0.95)
+        if not isinstance(self.synthetic_negatives, bool):
+            raise ModelError(
+                f"{own}.synthetic_negatives is {self.synthetic_negatives!r}",
+                hint="use true or false",
+            )
+        _integers(own, "blocks", self.blocks, at_most=MAX_DIM)

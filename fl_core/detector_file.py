@@ -1,0 +1,226 @@
+"""A detector on disk: safetensors arrays plus one JSON text in their metadata. No pickle.
+
+The file may come from a stranger, so everything is checked before a detector is made of it: format
+and version, the set of arrays, their types and shapes, finite values, and every field of the JSON.
+specs/90-learning.md section 6 has the layout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from fl_core.config import ModelConfig
+from fl_core.errors import ModelError
+from fl_core.normalise import Normaliser
+from fl_core.scoring import EmbeddingStatistics
+
+if TYPE_CHECKING:
+    from fl_core.detector import Detector, Head
+
+__all__ = ["FORMAT", "MAX_FILE_BYTES", "VERSION", "load", "save"]
+
+FORMAT: Final = "secagg-detector"
+VERSION: Final = 1
+"""Of the layout; a reader refuses any other."""
+
+MAX_FILE_BYTES: Final = 1 << 30
+"""Largest file read: a thousand heads of the default model fit 1 % of it."""
+
+_KEY: Final = "detector"
+_HEAD_ARRAYS: Final = ("location", "scale", "mean", "whitening")
+_HEAD_FIELDS: Final = {
+    "device": str,
+    "threshold": float,
+    "max_fpr": float,
+    "n_train": int,
+    "n_validation": int,
+}
+_DTYPES: Final = {"F32": np.float32, "F64": np.float64}
+
+
+def save(detector: Detector, path: Path) -> None:
+    """Write a detector atomically: a reader sees the old file or the new one, never a part.
+
+    Raises:
+        ModelError: the provenance is not JSON, or the file cannot be written.
+    """
+    arrays: dict[str, NDArray[Any]] = {"params": detector.params}
+    heads = []
+    for i, head in enumerate(detector.heads.values()):
+        parts = (
+            head.normaliser.location,
+            head.normaliser.scale,
+            head.statistics.mean,
+            head.statistics.whitening,
+        )
+        for name, part in zip(_HEAD_ARRAYS, parts, strict=True):
+            arrays[f"head.{i}.{name}"] = np.ascontiguousarray(part)
+        heads.append({name: getattr(head, name) for name in _HEAD_FIELDS})
+    facts = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": detector.model.to_dict(),
+        "feature_names": list(detector.feature_names),
+        "heads": heads,
+        "provenance": dict(detector.provenance),
+    }
+    try:
+        text = json.dumps(facts, allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the provenance is not JSON: {error}") from error
+    _write(path, to_safetensors(arrays, metadata={_KEY: text}))
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot write: {error.strerror}", hint="check the folder and its permissions"
+        ) from error
+
+
+def load(path: Path) -> Detector:
+    """Read a detector and check everything in it.
+
+    Raises:
+        ModelError: the file is missing, not a detector, of another version, or damaged.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ModelError(f"{path}: {size} bytes is too large for a detector")
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if _KEY not in metadata:
+                raise ModelError(
+                    f"{path}: a safetensors file, but not a detector",
+                    hint="give the model.safetensors that a run of this program wrote",
+                )
+            facts = _facts(path, metadata[_KEY])
+            shapes = _expected(facts)
+            arrays = _arrays(path, file, shapes)
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot read: {error.strerror or error}", hint="check the path"
+        ) from error
+    except SafetensorError as error:
+        raise ModelError(
+            f"{path}: not a safetensors file, or a damaged one: {error}", hint="copy it again"
+        ) from error
+    try:
+        return _detector(facts, arrays)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}", hint=error.hint) from error
+
+
+def _facts(path: Path, text: str) -> dict[str, Any]:
+    """Parse the JSON and check the type of every field."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: the metadata is not JSON") from error
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise ModelError(f"{path}: the metadata is not that of a detector")
+    if facts.get("version") != VERSION:
+        raise ModelError(
+            f"{path}: detector version {facts.get('version')!r}, this program reads {VERSION}",
+            hint="use the program version that wrote it",
+        )
+    names, heads = facts.get("feature_names"), facts.get("heads")
+    sound = isinstance(facts.get("model"), dict) and isinstance(facts.get("provenance"), dict)
+    sound = sound and isinstance(names, list) and all(isinstance(n, str) for n in names)
+    sound = sound and isinstance(heads, list) and all(_is_head(h) for h in heads)
+    if not sound or set(facts) - {"format", "version"} != {
+        "model",
+        "feature_names",
+        "heads",
+        "provenance",
+    }:
+        raise ModelError(f"{path}: the metadata has a missing, unknown or mistyped field")
+    return facts
+
+
+def _is_head(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and set(value) == set(_HEAD_FIELDS)
+        and all(type(value[name]) is kind for name, kind in _HEAD_FIELDS.items())
+    )
+
+
+def _expected(facts: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Work out which arrays, and of which shapes, the metadata promises."""
+    from fl_core.parameters import ParamSpec
+
+    model = ModelConfig.from_dict(facts["model"])
+    d, k = model.input_dim, model.embedding_dim
+    shapes: dict[str, tuple[int, ...]] = {"params": (ParamSpec.from_model(model).dim,)}
+    for i in range(len(facts["heads"])):
+        for name, shape in zip(_HEAD_ARRAYS, ((d,), (d,), (k,), (k, k)), strict=True):
+            shapes[f"head.{i}.{name}"] = shape
+    return shapes
+
+
+def _arrays(path: Path, file: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
+    found = set(file.keys())
+    if found != set(shapes):
+        odd = sorted(found ^ set(shapes))[0]
+        raise ModelError(f"{path}: array {odd!r} is missing or not expected")
+    arrays = {}
+    for name, shape in shapes.items():
+        part = file.get_slice(name)
+        wanted = "F32" if name == "params" else "F64"
+        if part.get_dtype() != wanted or tuple(part.get_shape()) != shape:
+            raise ModelError(
+                f"{path}: array {name!r} is {part.get_dtype()} {tuple(part.get_shape())}, "
+                f"not {wanted} {shape}"
+            )
+        arrays[name] = np.asarray(file.get_tensor(name), dtype=_DTYPES[wanted])
+    return arrays
+
+
+def _detector(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Detector:
+    from fl_core.detector import Detector
+
+    heads: dict[str, Head] = {}
+    for i, fields in enumerate(facts["heads"]):
+        if fields["device"] in heads:
+            raise ModelError(f"two heads are named {fields['device']!r}")
+        heads[fields["device"]] = _head(fields, [arrays[f"head.{i}.{n}"] for n in _HEAD_ARRAYS])
+    return Detector(
+        ModelConfig.from_dict(facts["model"]),
+        arrays["params"],
+        tuple(facts["feature_names"]),
+        heads,
+        facts["provenance"],
+    )
+
+
+def _head(fields: dict[str, Any], parts: list[NDArray[Any]]) -> Head:
+    from fl_core.detector import Head
+
+    location, scale, mean, whitening = parts
+    return Head(
+        normaliser=Normaliser(location, scale),
+        statistics=EmbeddingStatistics(mean, whitening),
+        **fields,
+    )

@@ -1,0 +1,146 @@
+"""The quality table of a run: the federated encoder beside its baselines, device by device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fl_core.baselines import knn_score, pca_score, train_alone
+from fl_core.config import ModelConfig, TrainConfig
+from fl_core.detector import DEFAULT_MAX_FPR, Detector
+from fl_core.metrics import DetectionQuality, quality
+from fl_core.scoring import benign_threshold
+
+__all__ = [
+    "METHODS",
+    "DetectionQuality",
+    "DeviceRows",
+    "evaluate",
+    "evaluate_device",
+    "mean_quality",
+    "round_seed",
+]
+
+METHODS: Final = ("federated", "local", "random")
+"""Rows of the table: the given parameters, this device alone, the parameters before training."""
+
+EXTRA_METHODS: Final = {"pca": pca_score, "knn": knn_score}
+"""Baselines without an encoder, on request."""
+
+
+class DeviceRows(Protocol):
+    """What is read of a device; `fl_core.data.dataset.DeviceData` has it."""
+
+    @property
+    def device(self) -> str: ...  # noqa: D102
+    @property
+    def feature_names(self) -> Sequence[str]: ...  # noqa: D102
+    @property
+    def train(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def validation(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def test_benign(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def test_attack(self) -> NDArray[np.float64]: ...  # noqa: D102
+
+
+def evaluate(
+    score: Callable[[ArrayLike], NDArray[np.float64]],
+    threshold: float,
+    test_benign: ArrayLike,
+    test_attack: ArrayLike,
+) -> DetectionQuality:
+    """Measure one score function with one threshold on raw test rows.
+
+    Raises:
+        DataError: rows that the score function refuses.
+        ModelError: no rows of one kind.
+    """
+    return quality(score(test_benign), score(test_attack), threshold)
+
+
+def round_seed(seed: int, round_: int, node: str, purpose: str) -> int:
+    """Derive a training seed from run seed, round, node and purpose: 63 bits, no two alike."""
+    text = f"fl_core/seed/v1\0{seed}\0{round_}\0{node}\0{purpose}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def evaluate_device(
+    data: DeviceRows,
+    params: ArrayLike,
+    initial: ArrayLike,
+    *,
+    model: ModelConfig,
+    config: TrainConfig,
+    rounds: int,
+    seed: int,
+    max_fpr: float = DEFAULT_MAX_FPR,
+    extra: Sequence[str] = (),
+) -> dict[str, DetectionQuality]:
+    """Fill one device's rows of the table.
+
+    Every encoder gets a head fitted the same way on the same rows; only its parameters differ.
+
+    Args:
+        data: The device's rows.
+        params: The federated parameters, shape (dim,).
+        initial: The parameters before training, shape (dim,): the `random` row, and where `local`
+            starts.
+        model: Architecture.
+        config: Training settings of a round, for `local`.
+        rounds: Rounds that `local` trains: as many local steps as in the federation.
+        seed: Run seed.
+        max_fpr: False-positive rate the thresholds are set for.
+        extra: More baselines, of `EXTRA_METHODS`.
+
+    Returns:
+        Method name to quality, in the order of `METHODS`, then `extra`.
+
+    Raises:
+        DataError: rows that are too few or not finite.
+        ModelError: parameters that do not fit.
+    """
+    seeds = [round_seed(seed, r, data.device, "local") for r in range(rounds)]
+    alone = train_alone(
+        initial, data.train, data.validation, model=model, config=config, seeds=seeds
+    )
+    table = {}
+    for method, theta in zip(METHODS, (params, alone, initial), strict=True):
+        detector = Detector.fit_head(
+            theta,
+            model,
+            data.train,
+            data.validation,
+            device=data.device,
+            feature_names=data.feature_names,
+            max_fpr=max_fpr,
+        )
+        table[method] = evaluate(
+            detector.score, detector.threshold(), data.test_benign, data.test_attack
+        )
+    for method in extra:
+        score = EXTRA_METHODS[method](data.train)
+        threshold = benign_threshold(score(data.validation), max_fpr)
+        table[method] = evaluate(score, threshold, data.test_benign, data.test_attack)
+    return table
+
+
+def mean_quality(
+    tables: Sequence[Mapping[str, DetectionQuality]],
+) -> dict[str, dict[str, float | int]]:
+    """Average each method's numbers over devices, every device counting once; counts add up."""
+    means: dict[str, dict[str, float | int]] = {}
+    for method in tables[0] if tables else ():
+        rows = [table[method].to_dict() for table in tables]
+        means[method] = {
+            key: sum(int(r[key]) for r in rows)
+            if key.startswith("n_")
+            else float(np.mean([r[key] for r in rows]))
+            for key in rows[0]
+        }
+    return means

@@ -1,0 +1,52 @@
+"""Losses on standardised embeddings: contrast between views, and alignment to the reference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["alignment", "info_nce"]
+
+
+def info_nce(
+    anchors: Tensor, positives: Tensor, *, temperature: float, synthetic: Tensor | None = None
+) -> Tensor:
+    """InfoNCE with the positive once, and every other row of the batch, in the denominator.
+
+    L = -mean_i log( exp(s(u_i, v_i) / tau) / sum_k exp(s(u_i, n_k) / tau) ), where s is the cosine
+    and n_k runs over all v_j of the batch (v_i among them) and over the synthetic negatives.
+
+    Args:
+        anchors: u, shape (B, k).
+        positives: v, shape (B, k); row i is the other view of row i.
+        temperature: tau > 0.
+        synthetic: Embeddings of corrupted rows, shape (M, k); negatives of every anchor.
+
+    Returns:
+        Scalar.
+
+    Source: van den Oord et al. 2018, eq. 4; seed 001 section 3 prints the positive in every term
+    of the denominator, a slip (specs/90-learning.md L-04).
+    """
+    u = functional.normalize(anchors, dim=1)
+    others = positives if synthetic is None else torch.cat((positives, synthetic))
+    logits = (
+        u @ functional.normalize(others, dim=1).T / temperature
+    )  # (B, k) @ (k, B+M) -> (B, B+M)
+    return functional.cross_entropy(logits, torch.arange(len(u)))
+
+
+def alignment(z: Tensor, reference: Tensor) -> Tensor:
+    """Mean squared distance of standardised embeddings to the reference, per coordinate.
+
+    Args:
+        z: z~, shape (B, k).
+        reference: g, shape (k,).
+
+    Returns:
+        Scalar in [0, 4] for |g|^2 <= k.
+
+    Source: seed 001 section 3 (L_align), divided by k (specs/90-learning.md L-05).
+    """
+    return (z - reference).square().mean()

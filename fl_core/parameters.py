@@ -1,0 +1,139 @@
+"""The model as one flat vector: layout, digest, first values, and the way in and out of torch.
+
+The layout is worked out from `ModelConfig` alone, and the first values are drawn by numpy, so a
+coordinator needs no torch, and two machines with different torch builds start from the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fl_core.config import ModelConfig
+from fl_core.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["ParamSpec", "checked_vector", "initial_parameters", "parameter_shapes"]
+
+
+def parameter_shapes(model: ModelConfig) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """List name and shape of every parameter in the order of the flat vector.
+
+    The encoder of `fl_core.encoders` must have exactly these parameters; `ParamSpec.load` checks.
+    """
+    widths = (model.input_dim, *model.hidden, model.embedding_dim)
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
+        shapes += [(f"layers.{i}.weight", (after, before)), (f"layers.{i}.bias", (after,))]
+    shapes.append(("skip.weight", (model.embedding_dim, model.input_dim)))
+    return tuple(shapes)
+
+
+def checked_vector(values: ArrayLike, dim: int, name: str) -> NDArray[np.float32]:
+    """Return `values` as float32 of shape (dim,).
+
+    Raises:
+        ModelError: another shape, not numbers, or a NaN or infinity in it.
+    """
+    array = np.asarray(values)
+    if array.shape != (dim,) or array.dtype.kind not in "fiu":
+        raise ModelError(
+            f"{name} has shape {array.shape} and type {array.dtype}, not ({dim},) numbers",
+            hint="use the model configuration that the vector was made with",
+        )
+    with np.errstate(over="ignore"):
+        vector = array.astype(np.float32)
+    if not np.isfinite(vector).all():
+        raise ModelError(f"{name} holds a NaN or an infinity")
+    return vector
+
+
+@dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """Names and shapes of the parameters, in the order of the flat vector."""
+
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    """(name, shape) of each tensor."""
+
+    dim: int
+    """Coordinates of the flat vector."""
+
+    digest: bytes
+    """32 bytes: SHA-256 over kind, names and shapes; a node's policy pins it."""
+
+    @classmethod
+    def from_model(cls, model: ModelConfig) -> ParamSpec:
+        """Work out the layout of `model`."""
+        shapes = parameter_shapes(model)
+        lines = [f"fl_core/encoder/v1 {model.kind}"]
+        lines += [f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes]
+        digest = hashlib.sha256("\n".join(lines).encode()).digest()
+        return cls(shapes, sum(math.prod(shape) for _, shape in shapes), digest)
+
+    def _same_layout(self, module: nn.Module) -> None:
+        found = tuple((n, tuple(p.shape)) for n, p in module.named_parameters())
+        if found != self.shapes:
+            raise ModelError("the module's parameters differ from the layout", hint="rebuild it")
+
+    def flatten(self, module: nn.Module) -> NDArray[np.float32]:
+        """Copy the module's parameters into a new float32 vector of shape (dim,).
+
+        Raises:
+            ModelError: the module has other parameters than this layout.
+        """
+        self._same_layout(module)
+        parts: list[Any] = [p.detach().cpu().numpy().ravel() for p in module.parameters()]
+        return np.concatenate(parts).astype(np.float32, copy=False)
+
+    def load(self, module: nn.Module, vector: ArrayLike) -> None:
+        """Copy a vector of shape (dim,) into the module's parameters.
+
+        Raises:
+            ModelError: wrong length, a value that is not finite, or another layout.
+        """
+        import torch
+
+        self._same_layout(module)
+        flat = torch.from_numpy(checked_vector(vector, self.dim, "the parameter vector"))
+        start = 0
+        with torch.no_grad():
+            for parameter in module.parameters():
+                end = start + parameter.numel()
+                parameter.copy_(flat[start:end].view_as(parameter))
+                start = end
+
+
+def initial_parameters(model: ModelConfig, seed: int) -> NDArray[np.float32]:
+    """Draw the parameters before the first round: U(-1/sqrt(fan_in), +1/sqrt(fan_in)), bias alike.
+
+    Args:
+        model: Architecture.
+        seed: Non-negative; the same seed gives the same bytes on every machine.
+
+    Returns:
+        Shape (dim,), float32.
+
+    Raises:
+        ModelError: the seed is negative.
+
+    Source: the uniform bound of LeCun et al. 1998, "Efficient BackProp", as torch uses it.
+    """
+    if seed < 0:
+        raise ModelError(f"the seed is {seed}", hint="use 0 or more")
+    rng = np.random.default_rng(seed)
+    parts = []
+    fan_in = model.input_dim
+    for name, shape in parameter_shapes(model):
+        if name.endswith("weight"):
+            fan_in = shape[1]
+        bound = 1.0 / math.sqrt(fan_in)
+        parts.append(rng.uniform(-bound, bound, size=math.prod(shape)))
+    return np.concatenate(parts).astype(np.float32)

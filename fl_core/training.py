@@ -1,0 +1,151 @@
+"""One node's part of a round: train on its own rows, then say what changed and how far it stands.
+
+No global state: every draw comes from generators seeded by the caller's `seed`, so the same
+arguments give the same update, bit for bit, on the same machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from fl_core.augment import block_members, corrupt, make_view
+from fl_core.config import ModelConfig, TrainConfig
+from fl_core.encoders import Encoder, build_encoder, embed, standardise
+from fl_core.errors import DataError, ModelError
+from fl_core.losses import alignment, info_nce
+from fl_core.normalise import Normaliser
+from fl_core.parameters import ParamSpec, checked_vector
+
+__all__ = ["MIN_TRAIN_ROWS", "LocalUpdate", "consistency", "train_local"]
+
+MIN_TRAIN_ROWS = 2
+"""Fewest training rows: contrast needs another row."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalUpdate:
+    """What one node found in one round. None of it leaves the node except under the masks."""
+
+    delta: NDArray[np.float32] = field(repr=False)
+    """Shape (dim,): parameters after minus parameters before."""
+
+    centroid: NDArray[np.float32] = field(repr=False)
+    """Shape (embedding_dim,): mean standardised embedding of the validation rows; |c|^2 <= k."""
+
+    weight: float
+    """w = 1 / (1 + distance), in (0, 1]."""
+
+    distance: float
+    """d = mean over validation rows of |z~ - g|^2 / k, at least 0."""
+
+    loss: float
+    """Mean training loss over the round's steps."""
+
+    samples: int
+    """Training rows of the node."""
+
+
+def consistency(
+    encoder: Encoder, rows: NDArray[np.float32], reference: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float, float]:
+    """Embed rows and measure how far they stand from the reference.
+
+    Args:
+        encoder: The encoder after local training.
+        rows: Normalised validation rows, shape (n, d), n >= 1.
+        reference: g, shape (k,).
+
+    Returns:
+        Centroid (k,), distance d >= 0, weight 1 / (1 + d) in (0, 1].
+
+    Source: seed 001 section 3 (w_i); specs/90-learning.md L-06, L-07.
+    """
+    z = standardise(torch.from_numpy(embed(encoder, rows))).numpy()  # (n, k)
+    distance = float(np.mean(np.square(z - reference)))  # over rows and coordinates
+    return z.mean(axis=0).astype(np.float32), distance, 1.0 / (1.0 + distance)
+
+
+def train_local(
+    params: ArrayLike,
+    reference: ArrayLike,
+    train: ArrayLike,
+    validation: ArrayLike,
+    *,
+    model: ModelConfig,
+    config: TrainConfig,
+    seed: int,
+) -> LocalUpdate:
+    """Train one round on a node's own rows.
+
+    Args:
+        params: Shape (dim,): the round's parameters.
+        reference: g, shape (embedding_dim,); zeros in the first round mean "none yet" and put no
+            force on the alignment.
+        train: Benign rows, shape (n, d), raw feature values.
+        validation: Benign rows kept out of training, shape (m, d), raw.
+        model: Architecture.
+        config: Training settings of the round.
+        seed: Derived by the caller from run, round, node and purpose; non-negative.
+
+    Returns:
+        The update; equal arguments give equal values.
+
+    Raises:
+        DataError: fewer than two training rows, no validation rows, a wrong width, a value that is
+            not finite.
+        ModelError: a vector that does not fit the model, or a loss or parameter that is not finite.
+    """
+    spec = ParamSpec.from_model(model)
+    before = checked_vector(params, spec.dim, "the parameter vector")
+    g = checked_vector(reference, model.embedding_dim, "the reference vector")
+    normaliser = Normaliser.fit(train)
+    rows = normaliser.apply(train, "training rows")
+    held_out = normaliser.apply(validation, "validation rows")
+    if len(rows) < MIN_TRAIN_ROWS or len(held_out) == 0:
+        raise DataError(
+            f"{len(rows)} training and {len(held_out)} validation rows are too few to train on",
+            hint=f"give the node at least {MIN_TRAIN_ROWS} training rows and 1 validation row",
+        )
+    encoder = build_encoder(model, before)
+    loss = _fit(encoder, torch.from_numpy(rows), torch.from_numpy(g), config=config, seed=seed)
+    after = spec.flatten(encoder)
+    if not np.isfinite(after).all():
+        raise ModelError("training gave a parameter that is not finite", hint=_LOWER_RATE)
+    centroid, distance, weight = consistency(encoder, held_out, g)
+    return LocalUpdate(after - before, centroid, weight, distance, loss, len(rows))
+
+
+_LOWER_RATE = "lower TrainConfig.learning_rate"
+
+
+def _fit(
+    encoder: Encoder, rows: Tensor, reference: Tensor, *, config: TrainConfig, seed: int
+) -> float:
+    """Run `config.steps` Adam steps on the encoder in place; return the mean loss."""
+    generator = torch.Generator().manual_seed(seed)
+    members = block_members(rows.shape[1], config.blocks)
+    optimiser = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
+    total = 0.0
+    for step in range(config.steps):
+        batch = rows[torch.randint(len(rows), (config.batch_size,), generator=generator)]
+        u = standardise(encoder(make_view(batch, members, config, generator)))
+        v = standardise(encoder(make_view(batch, members, config, generator)))
+        negatives = None
+        if config.synthetic_negatives:
+            negatives = standardise(encoder(corrupt(batch, members, generator)))
+        loss = info_nce(u, v, temperature=config.temperature, synthetic=negatives)
+        loss = loss + config.align_weight * alignment(u, reference)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ModelError(f"the loss is {value} at step {step}", hint=_LOWER_RATE)
+        total += value
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    return total / config.steps
