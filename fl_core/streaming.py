@@ -1,0 +1,130 @@
+"""Verdicts on rows as they arrive.
+
+A broken row ends a finite input with an error that names it; where a callback takes the broken
+rows they are counted and left out, because a monitor that stops at the first odd line is not one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fl_core.detector import Detector
+from fl_core.errors import DataError
+from fl_core.row_stream import OnBad, RowBatch
+
+__all__ = ["ScoredRow", "Tally", "score_batches"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRow:
+    """One row with its verdict."""
+
+    row: int
+    """Row number in the input, counted from 1."""
+
+    time: float | None
+    """Unix seconds, where the input has them."""
+
+    device: str
+    """The head that judged it."""
+
+    score: float
+    """Higher is more anomalous."""
+
+    threshold: float
+    """Of that head."""
+
+    @property
+    def alert(self) -> bool:
+        """Whether the score is above the threshold."""
+        return self.score > self.threshold
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values."""
+        return {
+            "row": self.row,
+            "time": self.time,
+            "device": self.device,
+            "score": self.score,
+            "threshold": self.threshold,
+        }
+
+
+class Tally:
+    """Counts what went by.
+
+    Attributes:
+        rows: Rows scored.
+        alerts: Of these, alerts.
+        skipped: Rows left out.
+    """
+
+    def __init__(self) -> None:
+        self.rows = self.alerts = self.skipped = 0
+
+    def count(self, verdicts: Iterable[ScoredRow]) -> None:
+        """Add scored rows."""
+        for verdict in verdicts:
+            self.rows += 1
+            self.alerts += verdict.alert
+
+    def summary(self, seconds: float) -> str:
+        """Return rows, alerts and rows a second in one line."""
+        rate = self.rows / max(seconds, 1e-9)
+        line = f"{self.rows} rows, {self.alerts} alerts, {rate:.0f} rows/s in {seconds:.1f} s"
+        return line + (f", {self.skipped} rows skipped" if self.skipped else "")
+
+
+def score_batches(
+    detector: Detector,
+    batches: Iterable[RowBatch],
+    *,
+    device: str | None = None,
+    bad: OnBad | None = None,
+) -> Iterator[list[ScoredRow]]:
+    """Score rows with the head of their device.
+
+    Args:
+        detector: The trained detector.
+        batches: Raw rows in the columns of `detector.feature_names`.
+        device: Head for every row; None takes each row's own device, or the only head where the
+            input names none.
+        bad: Called for each row whose device has no head, which is then left out.
+
+    Yields:
+        One list a batch, in the order of its rows.
+
+    Raises:
+        ModelError: no head is chosen and there are several, or `device` has none.
+        DataError: a row's device has no head and `bad` is None.
+    """
+    if device is not None:
+        detector.head(device)  # a wrong name shows before the input is waited for
+    for batch in batches:
+        heads = [device or own or detector.head().device for own in batch.devices]
+        scores = np.full(len(heads), math.nan)
+        for name in dict.fromkeys(heads):
+            members = [i for i, head in enumerate(heads) if head == name]
+            if name in detector.heads:
+                scores[members] = detector.score(batch.values[members], name)
+                continue
+            error = DataError(
+                f"row {batch.numbers[members[0]]}: the model has no head for device {name!r}",
+                hint=f"choose one with --device: {', '.join(detector.devices)}",
+            )
+            if bad is None:
+                raise error
+            for _ in members:
+                bad(error)
+        yield [
+            ScoredRow(number, time, head, float(score), detector.threshold(head))
+            for number, time, head, score in zip(
+                batch.numbers, batch.times, heads, scores, strict=True
+            )
+            if not math.isnan(score)
+        ]
