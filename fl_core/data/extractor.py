@@ -38,6 +38,7 @@ __all__ = [
     "FEATURE_NAMES",
     "IDLE_LIMIT_S",
     "LAMBDAS",
+    "LATE_LIMIT_S",
     "MAX_CHANNELS",
     "Extractor",
     "ExtractorCounts",
@@ -51,8 +52,11 @@ IDLE_LIMIT_S: Final = 2000.0
 """A stream silent for longer is forgotten: each packet in it weighs less than 2^(-0.01·2000), one
 part in a million, even in the slowest window."""
 
+LATE_LIMIT_S: Final = 100.0
+"""How long a forgotten stream stays in memory, for packets that come late."""
+
 MAX_CHANNELS: Final = 50_000
-"""Default cap on the channels of each kind: about 300 MB when all four kinds are full."""
+"""Default cap on the channels of each kind: about 0.5 GB when all four kinds are full."""
 
 
 def _names() -> tuple[str, ...]:
@@ -113,11 +117,8 @@ class _Stream:
 
     def insert(self, time: float, value: float, row: list[float]) -> None:
         """Take in a packet and append weight, mean and variance of each window to `row` (F-05)."""
-        gap = time - self.time
-        if gap < 0.0:
-            gap = 0.0
-        else:
-            self.time = time
+        gap = max(time - self.time, 0.0)
+        self.time = max(time, self.time)
         windows = []
         for rate, (weight, mean, variance) in zip(_RATES, self.windows, strict=True):
             old = exp2(rate * gap) * weight
@@ -233,12 +234,12 @@ class _Channels(Generic[_Channel]):
         return channel
 
     def _make_room(self, time: float) -> None:
-        """Forget up to two silent channels, so that each new one pays for what it displaces."""
+        """Forget up to two silent channels, so that each new one pays for two old ones (F-11)."""
         for _ in range(2):
             if not self.held:
                 return
             key, oldest = next(iter(self.held.items()))
-            if abs(time - oldest.time) > IDLE_LIMIT_S:
+            if abs(time - oldest.time) > IDLE_LIMIT_S + LATE_LIMIT_S:
                 del self.held[key]
                 self.expired += 1
             elif len(self.held) >= self._cap:
