@@ -44,7 +44,7 @@ from keys.store import (
     read_secret,
     write_atomic,
 )
-from keys.watch import accept_roster, read_floor
+from keys.watch import check_roster, raise_floor, read_floor
 from secagg.errors import KeyMaterialError
 
 __all__ = ["install_bundle", "install_roster", "make_request", "request_path", "rotate"]
@@ -187,8 +187,7 @@ def install_bundle(
         roster, roster_data = _newest_roster(bundle, folder, root_key, source)
         _check_certificate(certificate, roster, now, source)
         write_atomic(folder / ROOT_CARD, bundle.root + b"\n")
-        accept_roster(folder / ROSTER_FILE, roster_data, root_key)
-        write_atomic(folder / ROSTER_FILE, roster_data)
+        _put_roster(folder, roster, roster_data)
         write_atomic(folder / CERTIFICATE, bundle.certificate + b"\n")  # the switch (K-25)
         _settle(folder)
     return identity
@@ -202,9 +201,8 @@ def install_roster(data: bytes, folder: Path, *, source: str = "roster") -> Rost
     """
     with locked(folder):
         card = load_root_card(folder)
-        verify_roster(data, card.root_key, source=source)
-        roster = accept_roster(folder / ROSTER_FILE, data, card.root_key)
-        write_atomic(folder / ROSTER_FILE, data)
+        roster = check_roster(folder / ROSTER_FILE, data, card.root_key, source=source)
+        _put_roster(folder, roster, data)
     return roster
 
 
@@ -247,14 +245,19 @@ def _newest_roster(
     bundle: Bundle, folder: Path, root_key: bytes, source: str
 ) -> tuple[Roster, bytes]:
     """Return the bundle's roster, or the installed one if that is newer."""
-    roster, path = verify_roster(bundle.roster, root_key, source=source), folder / ROSTER_FILE
-    if path.exists():
+    path, data = folder / ROSTER_FILE, bundle.roster + b"\n"
+    roster, known = verify_roster(data, root_key, source=source), read_floor(path)
+    if known is not None and roster.version < known[0] and path.exists():
         data = read_public(path, MAX_ROSTER_BYTES)
-        installed = verify_roster(data, root_key, known=read_floor(path), source=str(path))
-        if installed.version > roster.version:
-            return installed, data
-    known = read_floor(path)
-    return verify_roster(bundle.roster, root_key, known=known, source=source), bundle.roster + b"\n"
+        return check_roster(path, data, root_key), data
+    return check_roster(path, data, root_key, source=source), data
+
+
+def _put_roster(folder: Path, roster: Roster, data: bytes) -> None:
+    """Write a checked roster, then its floor: cut in between, the next look raises the floor."""
+    path = folder / ROSTER_FILE
+    write_atomic(path, data)
+    raise_floor(path, roster)
 
 
 def _check_certificate(certificate: Certificate, roster: Roster, now: int, source: str) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from keys.authority import Authority, init_root
 from keys.enrolment import install_bundle, install_roster, make_request
-from keys.names import Rng, Role
+from keys.names import Rng, Role, check_node_id
 from keys.roster import MAX_ROSTER_BYTES
 from keys.store import make_private_folder, read_public
+from secagg.errors import ConfigError
 
 __all__ = ["Provisioned", "provision"]
 
@@ -60,9 +61,13 @@ def provision(
         days: Validity of the certificates.
 
     Raises:
-        ConfigError: A name, or the folder, cannot be used.
-        KeyMaterialError: A folder is in use already, or an id is given twice.
+        ConfigError: A name, or the folder, cannot be used, or an id is given twice.
+        KeyMaterialError: A folder is in use already.
     """
+    for node_id in (coordinator_id, *node_ids):
+        check_node_id(node_id)
+    if len({coordinator_id, *node_ids}) != 1 + len(node_ids):
+        raise ConfigError("a node id is given twice", hint="give each party a name of its own")
     make_private_folder(folder)
     root = init_root(folder / "root", federation, now=now, rng=rng)
     make_private_folder(folder / "nodes")

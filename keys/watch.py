@@ -13,7 +13,7 @@ from keys.roster import MAX_ROSTER_BYTES, Roster, verify_roster
 from keys.store import locked, read_public, write_atomic
 from secagg.errors import KeyMaterialError
 
-__all__ = ["RosterFile", "accept_roster", "read_floor"]
+__all__ = ["RosterFile", "check_roster", "raise_floor", "read_floor"]
 
 _FLOOR: Final = re.compile(rb"([1-9][0-9]{0,9}) ([0-9a-f]{64})\n")
 
@@ -51,7 +51,8 @@ class RosterFile:
         if data == self._bytes:
             return None
         with locked(self._path.parent):
-            roster = accept_roster(self._path, data, self._root_key)
+            roster = check_roster(self._path, data, self._root_key)
+            raise_floor(self._path, roster)  # on the disk before the roster is used (K-19)
         self._bytes = data
         if self._current is not None and roster.digest == self._current.digest:
             return None
@@ -77,21 +78,21 @@ def read_floor(path: Path) -> tuple[int, bytes] | None:
     return int(match[1]), bytes.fromhex(match[2].decode())
 
 
-def accept_roster(path: Path, data: bytes, root_key: bytes) -> Roster:
-    """Verify `data` against the floor of `path` and raise the floor; hold the folder's lock.
-
-    The floor is on the disk before the roster is used: a crash can lose the roster, never the
-    knowledge that it was seen (K-19).
+def check_roster(path: Path, data: bytes, root_key: bytes, *, source: str | None = None) -> Roster:
+    """Verify `data` against the floor of `path`.
 
     Raises:
-        KeyMaterialError: The roster does not hold.
+        KeyMaterialError: The roster does not hold, or is older than the floor (K-17, K-18).
     """
+    return verify_roster(data, root_key, known=read_floor(path), source=source or str(path))
+
+
+def raise_floor(path: Path, roster: Roster) -> None:
+    """Remember that `roster` was seen; it passed `check_roster` under the same lock."""
     known = read_floor(path)
-    roster = verify_roster(data, root_key, known=known, source=str(path))
     if known is None or roster.version > known[0]:
         line = f"{roster.version} {roster.digest.hex()}\n"
         write_atomic(_floor_path(path), line.encode())
-    return roster
 
 
 def _floor_path(path: Path) -> Path:
