@@ -58,6 +58,7 @@ from keys.sealing import (
     seal_secret,
 )
 from keys.store import (
+    check_private_folder,
     create_once,
     locked,
     make_private_folder,
@@ -265,6 +266,7 @@ def open_root(folder: Path, unlock: Unlock | None = None) -> Authority:
     Raises:
         KeyMaterialError: Missing, open to others, wrong passphrase, or a damaged history.
     """
+    check_private_folder(folder)
     path = folder / ROOT_KEY_FILE
     data = read_secret(path, MAX_SECRET_FILE_BYTES)
     about = parse_strictly(

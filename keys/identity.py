@@ -28,7 +28,7 @@ from keys.sealing import (
     open_secret,
     seal_secret,
 )
-from keys.store import read_public, read_secret
+from keys.store import check_private_folder, read_public, read_secret
 from secagg.errors import KeyMaterialError
 
 __all__ = [
@@ -56,7 +56,7 @@ ROSTER_FILE: Final = "roster.json"
 
 @dataclass(frozen=True, eq=False)
 class Identity:
-    """One party's keys. Secrets are in no repr, and identities do not compare.
+    """One party's keys. Secrets are in no repr, and identities do not compare (K-01).
 
     Attributes:
         node_id: Its name.
@@ -144,6 +144,7 @@ def load_secret(
     Raises:
         KeyMaterialError: As `load_identity`.
     """
+    check_private_folder(path.parent)
     data = read_secret(path, MAX_SECRET_FILE_BYTES)
     about = _about(data, path)
     secret = open_secret("identity", data, unlock, source=str(path))

@@ -87,7 +87,7 @@ def domain_tag(*parts: str) -> bytes:
 
 
 def draw(rng: Rng, size: int) -> bytes:
-    """Take `size` bytes from `rng`.
+    """Take `size` bytes from `rng`, the only randomness of this package (K-03).
 
     Raises:
         LocalProtocolError: The source gave another number of bytes.

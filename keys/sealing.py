@@ -212,7 +212,7 @@ def open_secret(kind: str, data: bytes, unlock: Unlock | None, *, source: str) -
             hint=f"give --{means.replace(' ', '-').replace('phrase', 'phrase-file')} FILE"
             + (f", or set {UNLOCK_VARIABLE}" if means == "passphrase" else ""),
         ) from None
-    except InvalidTag:
+    except InvalidTag:  # K-26
         raise KeyMaterialError(
             f"{source}: wrong {means}, or the file was changed",
             hint=f"try the {means} again; if it is right, restore the file from your backup",
@@ -228,7 +228,7 @@ def _parse(kind: str, data: bytes, source: str) -> _SecretFile:
     try:
         file = msgspec.json.decode(data, type=_SecretFile)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise KeyMaterialError(  # the parser's words are not repeated: it may quote the payload
+        raise KeyMaterialError(  # K-01: the parser's words are not repeated, they may quote
             f"{source}: not a secret file of this release, or damaged",
             hint="restore the file from your backup, or make a new identity",
         ) from None

@@ -19,6 +19,7 @@ from typing import Final
 from secagg.errors import ConfigError, KeyMaterialError
 
 __all__ = [
+    "check_private_folder",
     "create_once",
     "locked",
     "make_private_folder",
@@ -49,6 +50,22 @@ def make_private_folder(folder: Path) -> None:
             folder.chmod(_FOLDER_MODE)
     except OSError as error:
         raise _unusable(folder, error, ConfigError) from None
+
+
+def check_private_folder(folder: Path) -> None:
+    """Refuse a folder that others can enter: who can write there can swap what lies there.
+
+    Raises:
+        KeyMaterialError: It is missing, or its mode is wider than 0700 (K-21).
+    """
+    try:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+    except OSError as error:
+        raise _unusable(folder, error) from None
+    if mode & _OTHERS:
+        raise KeyMaterialError(
+            f"{folder}: mode {mode:04o} lets others into this folder", hint=f"chmod 700 {folder}"
+        )
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -283,6 +284,23 @@ def test_a_wrong_passphrase_at_install_changes_nothing(fleet: Fleet) -> None:
     with pytest.raises(KeyMaterialError, match="wrong passphrase"):
         fleet.install("plant-a", bundle, unlock=wrong)
     assert snapshot(fleet.path / "plant-a") == before
+
+
+@pytest.mark.req("K-22")
+def test_nobody_is_asked_for_a_passphrase_under_the_lock(fleet: Fleet) -> None:
+    """A daemon that looks at its roster must not hang behind a person."""
+    folder, asked = fleet.path / "plant-a", []
+
+    def ask() -> bytes:
+        with (folder / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        asked.append(1)
+        return b"correct horse battery"
+
+    request = fleet.ask("plant-a", protect=GOOD)
+    fleet.install("plant-a", fleet.grant(request), unlock=Unlock(ask=ask))
+    rotate(folder, now=NOW, rng=fleet.rng, unlock=Unlock(ask=ask), log_n=FAST)
+    assert len(asked) == 3
 
 
 def test_a_folder_that_cannot_be_written_gives_a_typed_error(fleet: Fleet, monkeypatch) -> None:

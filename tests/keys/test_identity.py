@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from keys.authority import open_root
 from keys.identity import load_identity, make_secret_file
 from keys.names import Role
 from keys.sealing import Unlock
@@ -144,6 +145,17 @@ def test_a_secret_open_to_others_is_not_loaded(fleet: Fleet) -> None:
     (fleet.path / "plant-a" / "identity.secret").chmod(0o644)
     with pytest.raises(KeyMaterialError, match="0644"):
         load_identity(fleet.path / "plant-a")
+
+
+@pytest.mark.req("K-21")
+@pytest.mark.parametrize("mode", [0o750, 0o701, 0o720])
+def test_a_folder_open_to_others_is_refused(fleet: Fleet, mode: int) -> None:
+    fleet.enrol("plant-a")
+    for folder, load in ((fleet.path / "plant-a", load_identity), (fleet.root.folder, open_root)):
+        folder.chmod(mode)
+        with pytest.raises(KeyMaterialError, match=f"{mode:04o} lets others into") as caught:
+            load(folder)
+        assert caught.value.hint == f"chmod 700 {folder}"
 
 
 def test_an_empty_folder_says_what_is_missing(tmp_path: Path) -> None:
