@@ -101,7 +101,7 @@ def load_device(
     return DeviceData(
         device=device,
         feature_names=data.feature_names,
-        attack_names=np.full(len(parts["test_attack"]), "attack", dtype=np.str_),
+        attack_names=np.full(len(parts["test_attack"]), "attack"),
         **parts,
     )
 
@@ -139,10 +139,10 @@ def _load(path: Path) -> _Archive:
 
 def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise DataError(f"{path}: holds one array, not an archive", hint=_HINT)
-        with file:
+        with path.open("rb") as handle:
+            file = np.load(handle, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path}: holds one array, not an archive", hint=_HINT)
             missing = [name for name in names if name not in file.files]
             if missing:
                 raise DataError(f"{path}: array {missing[0]!r} is missing", hint=_HINT)

@@ -19,7 +19,7 @@ from fl_core.data.dataset import DeviceData, Matrix, evenly
 from fl_core.data.table import count_rows, open_table, read_evenly
 from fl_core.errors import DataError
 
-__all__ = ["FLAT_NUMBERS", "benign_parts", "device_names", "load_device"]
+__all__ = ["FLAT_NUMBERS", "benign_parts", "device_names", "feature_names", "load_device"]
 
 FLAT_NUMBERS: Final[dict[int, str]] = {
     1: "Danmini_Doorbell",
@@ -77,7 +77,7 @@ def load_device(root: Path, device: str, *, limit_rows: int | None = None) -> De
         DataError: A file is broken, or its columns are not those of the benign file.
     """
     files = _find(root)[device]
-    names = open_table(files.benign).columns
+    names = feature_names(files.benign)
     parts = benign_parts(count_rows(files.benign), str(files.benign), limit_rows)
     rows = np.concatenate(parts)
     benign = open_table(files.benign).read(names, rows=rows.tolist()).values
@@ -114,6 +114,18 @@ def benign_parts(count: int, where: str, limit: int | None) -> tuple[NDArray[np.
     return tuple(a + evenly(b - a, limit) for a, b in pairwise(edges))
 
 
+def feature_names(path: Path) -> tuple[str, ...]:
+    """Return the feature columns of a CSV (F-21).
+
+    Raises:
+        DataError: It has none.
+    """
+    names = open_table(path).features
+    if not names:
+        raise DataError(f"{path}: no feature column", hint="add columns of numbers")
+    return names
+
+
 def _read_attacks(
     files: DeviceFiles, names: tuple[str, ...], limit: int | None
 ) -> tuple[Matrix, NDArray[np.str_]]:
@@ -124,7 +136,7 @@ def _read_attacks(
         share = None if limit is None else limit // count + (index < limit % count)
         if share == 0:
             continue
-        extra = set(open_table(path).columns) - set(names)
+        extra = set(feature_names(path)) - set(names)
         if extra:
             raise DataError(
                 f"{path}: column {min(extra)!r} is not in {files.benign.name}",

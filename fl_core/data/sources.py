@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from fl_core.data import archive, builtin, folders
 from fl_core.data.dataset import DeviceData, Matrix, evenly
-from fl_core.data.folders import benign_parts
+from fl_core.data.folders import benign_parts, feature_names
 from fl_core.data.table import Block, Table, count_rows, open_table, parse_time
 from fl_core.errors import DataError
 
@@ -231,14 +231,12 @@ def _load_csv_device(path: Path, device: str, limit: int | None) -> DeviceData:
     chosen = evenly(len(attack), limit)
     wanted.append(np.array(attack, dtype=np.intp)[chosen])
     rows = np.sort(np.concatenate(wanted))  # blocks come in file order
-    table = open_table(path)
-    if not table.features:
-        raise DataError(f"{path}: no feature column", hint="add columns of numbers")
-    values = table.read(table.features, rows=rows.tolist()).values
+    features = feature_names(path)
+    values = open_table(path).read(features, rows=rows.tolist()).values
     train, validation, test, attacks = (values[np.searchsorted(rows, part)] for part in wanted)
     return DeviceData(
         device=device,
-        feature_names=table.features,
+        feature_names=features,
         train=train,
         validation=validation,
         test_benign=test,

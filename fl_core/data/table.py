@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,7 +143,8 @@ class Table:
         self.require([*names, *side])
         number = 1  # lines read so far
         row = 0  # data rows read so far
-        wanted = None if rows is None else set(rows)
+        coming = iter(rows) if rows is not None else count()
+        wanted = next(coming, -1)
         while raw := list(islice(self._lines, block_lines)):
             lines: list[_Line] = []
             for line in raw:
@@ -151,7 +152,8 @@ class Table:
                 if not line.strip():
                     continue
                 row += 1
-                if wanted is None or row - 1 in wanted:
+                if row - 1 == wanted:
+                    wanted = next(coming, -1)
                     lines.append(_Line(row, number, self._decode(line, number, row)))
             if lines:
                 yield self._parse(lines, names, side)
