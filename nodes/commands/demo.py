@@ -1,0 +1,84 @@
+"""`secagg demo`: a whole federation on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from nodes.progress import human_bytes, show_progress
+from nodes.report import print_quality
+from nodes.supervisor import stop_on_signals
+from nodes.telemetry import Record
+from secagg.schemes import SCHEMES
+
+__all__ = ["command"]
+
+
+@click.command()
+@click.option("--data", default="builtin", show_default=True, help="`builtin`, or a path.")
+@click.option("--rounds", default=8, show_default=True, type=click.IntRange(1), help="Rounds.")
+@click.option("--nodes", default=9, show_default=True, type=int, help="Sites, one process each.")
+@click.option(
+    "--scheme",
+    default="masking",
+    show_default=True,
+    type=click.Choice(list(SCHEMES)),
+    help="How updates are summed; insecure-plain is for measurements.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed.")
+@click.option("--drop", multiple=True, metavar="PATTERN", help="Leave columns out: 'HH_jit_*'.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder; ./run or the next free run-N."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+def command(
+    data: str,
+    rounds: int,
+    nodes: int,
+    scheme: str,
+    seed: int,
+    drop: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    r"""Watch nine IoT sites train one anomaly detector that none of them could see into.
+
+    Provisions keys, starts a coordinator and one process a site on loopback, trains over encrypted
+    ZeroMQ with masked updates, and ends with the quality of the detector beside local-only training
+    and a random encoder. Everything stays in the run folder.
+
+    \b
+    Examples:
+      secagg demo
+      secagg demo --rounds 3 --nodes 5 --json
+      secagg demo --data nbaiot.npz --drop 'HH_jit_*'
+    """
+    from nodes.demo import DemoPlan, free_folder, run_demo
+
+    folder = out or free_folder(Path("run"))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=out is None)
+    plan = DemoPlan(folder, data, nodes, rounds, scheme, seed, drop)
+    with stop_on_signals(), show_progress(sys.stderr) as (show, _):
+
+        def emit(record: Record) -> None:
+            show(record)
+
+        result = run_demo(plan, emit)
+    report = result.report
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        print_quality(report["devices"], report["mean"], sys.stdout)
+    memory = report["peak_memory_mb"]
+    click.echo(
+        f"{rounds} rounds in {report['wall_seconds']:.0f} s; a node sent "
+        f"{human_bytes(report['bytes_sent_per_node_and_round'])} and received "
+        f"{human_bytes(report['bytes_received_per_node_and_round'])} a round; peak memory "
+        f"{memory['coordinator']:.0f} MB coordinator, {memory['largest_node']:.0f} MB node\n"
+        f"report  {folder / 'report.json'}\nmodel   {result.model}\n"
+        f"next    secagg detect --model {result.model} --device NAME --data new.csv",
+        err=True,
+    )

@@ -1,0 +1,293 @@
+"""Configuration files: the only door from TOML to checked settings.
+
+Every table is an msgspec Struct that refuses unknown keys; each field is followed by its meaning,
+which `secagg config init` prints into the file it writes. Relative paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from fl_core.config import ModelConfig, TrainConfig
+from fl_core.errors import ModelError
+from fl_core.server_opt import ServerOptConfig
+from nodes.session.offer import NodePolicy, RunPlan
+from secagg.errors import ConfigError
+
+__all__ = [
+    "CoordinatorConfig",
+    "DataSection",
+    "NodeConfig",
+    "RunSection",
+    "Settings",
+    "load_coordinator_config",
+    "load_node_config",
+    "training_bytes",
+]
+
+T = TypeVar("T", bound="Settings")
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Common options of every table."""
+
+
+class UnlockSection(Settings, frozen=True):
+    """How to open encrypted keys; leave empty for keys that are not encrypted."""
+
+    passphrase_file: str = ""
+    """File whose first line is the passphrase; the variable SECAGG_PASSPHRASE works as well."""
+    key_file: str = ""
+    """File of at least 32 random bytes."""
+
+
+class CoordinatorSection(Settings, frozen=True):
+    """Where the coordinator is."""
+
+    keys: str
+    """Folder made by `secagg keys request` and `install`."""
+    state: str
+    """Folder of the checkpoint; a restart goes on from it."""
+    bind: str = "tcp://0.0.0.0:7710"
+    """Endpoint to listen on."""
+
+
+class RunSection(Settings, frozen=True):
+    """What a run is."""
+
+    rounds: int = 8
+    """Rounds with a result."""
+    min_nodes: int = 3
+    """Fewest nodes a round starts with."""
+    scheme: str = "masking"
+    """How updates are summed."""
+    allow_insecure: bool = False
+    """Allow `insecure-plain`, under which the coordinator reads every update."""
+    seed: int = 0
+    """Seed of the initial model and of local training; no secret depends on it."""
+    value_bits: int = 16
+    """Bits of one node's integers."""
+    update_bound: float = 4.0
+    """L2 bound of a node's weighted update; longer ones are scaled down and counted."""
+    join_timeout: float = 20.0
+    """Seconds to wait for absent nodes before the first round starts without them."""
+    give_up: float = 3600.0
+    """Seconds without enough nodes after which the run ends."""
+    phase_timeout: float = 30.0
+    """Seconds for each exchange of a round."""
+    input_timeout: float = 600.0
+    """Seconds for local training."""
+    heartbeat: float = 2.0
+    """Seconds between signs of life."""
+    liveness: float = 10.0
+    """Seconds of silence after which a node counts as gone."""
+    max_failures: int = 10
+    """Aborted rounds in a row after which the run ends."""
+
+
+class CoordinatorConfig(Settings, frozen=True):
+    """The whole of coordinator.toml."""
+
+    coordinator: CoordinatorSection
+    unlock: UnlockSection = UnlockSection()
+    run: RunSection = RunSection()
+    model: dict[str, Any] = {}
+    train: dict[str, Any] = {}
+    server: dict[str, Any] = {}
+    folder: Path = Path()
+
+    def model_config(self) -> ModelConfig:
+        """Return the checked [model] table."""
+        with _blaming("model"):
+            return ModelConfig.from_dict({"input_dim": 115, **self.model})
+
+    def train_config(self) -> TrainConfig:
+        """Return the checked [train] table."""
+        with _blaming("train"):
+            return TrainConfig.from_dict(self.train)
+
+    def server_config(self) -> ServerOptConfig:
+        """Return the checked [server] table."""
+        with _blaming("server"):
+            return ServerOptConfig.from_dict(self.server)
+
+    def plan(self) -> RunPlan:
+        """Return what the session runs.
+
+        Raises:
+            ConfigError: a setting is out of range or at odds with another.
+        """
+        run = self.run
+        if run.scheme == "insecure-plain" and not run.allow_insecure:
+            raise ConfigError(
+                "run.scheme = 'insecure-plain' lets the coordinator read every update",
+                hint="use 'masking', or set run.allow_insecure = true for a measurement",
+            )
+        model = self.model_config()
+        return RunPlan(
+            rounds=run.rounds,
+            min_nodes=run.min_nodes,
+            training=training_bytes(model, self.train_config(), run.seed, run.rounds),
+            scheme=run.scheme,
+            value_bits=run.value_bits,
+            update_bound=run.update_bound,
+            # |centroid|^2 <= embedding_dim since embeddings are standardised (specs/90 L-06)
+            centroid_bound=float(model.embedding_dim) ** 0.5,
+            join_timeout=run.join_timeout,
+            give_up=run.give_up,
+            phase_timeout=run.phase_timeout,
+            input_timeout=run.input_timeout,
+            heartbeat=run.heartbeat,
+            liveness=run.liveness,
+            max_failures=run.max_failures,
+        )
+
+
+class NodeSection(Settings, frozen=True):
+    """Where the node is and whom it works with."""
+
+    keys: str
+    """Folder made by `secagg keys request` and `install`."""
+    state: str
+    """Folder for the node's memory, its detector and its report."""
+    coordinator: str
+    """Endpoint of the coordinator, such as tcp://coordinator.example:7710."""
+
+
+class DataSection(Settings, frozen=True):
+    """The data this node trains on; it never leaves the machine."""
+
+    source: str
+    """`builtin`, an .npz file, a folder in the UCI or flat N-BaIoT layout, or a CSV file."""
+    device: str
+    """Which device of the source."""
+    drop: tuple[str, ...] = ()
+    """Columns to leave out, as patterns such as "HH_jit_*"."""
+    seed: int = 0
+    """Seed of the built-in data and of splits that need one."""
+
+
+class PolicySection(Settings, frozen=True):
+    """What this node agrees to; the coordinator cannot override it."""
+
+    min_cohort: int = 3
+    """Fewest nodes a round may have been offered to."""
+    schemes: tuple[str, ...] = ("masking",)
+    """Schemes this node takes part in."""
+
+
+class DetectionSection(Settings, frozen=True):
+    """The detector that the node makes of the final model."""
+
+    max_fpr: float = 0.01
+    """False-positive rate its threshold is set for, on the node's own benign validation rows."""
+    baselines: bool = False
+    """Also train alone and test a random encoder, and write the comparison into report.json."""
+
+
+class NodeConfig(Settings, frozen=True):
+    """The whole of node.toml."""
+
+    node: NodeSection
+    data: DataSection
+    unlock: UnlockSection = UnlockSection()
+    policy: PolicySection = PolicySection()
+    detection: DetectionSection = DetectionSection()
+    folder: Path = Path()
+
+    def node_policy(self) -> NodePolicy:
+        """Return the policy that offers are held against.
+
+        Raises:
+            ConfigError: a cohort below 3 hides nobody.
+        """
+        if self.policy.min_cohort < 3:
+            raise ConfigError(
+                f"policy.min_cohort is {self.policy.min_cohort}",
+                hint="a sum over fewer than 3 nodes hides nobody; use 3 or more",
+            )
+        return NodePolicy(self.policy.min_cohort, self.policy.schemes)
+
+
+class _blaming:  # noqa: N801 - reads as a statement
+    """Turn a ModelError of a table into a ConfigError that names the table."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ModelError):
+            raise ConfigError(f"[{self._table}]: {error}", hint=error.hint) from error
+
+
+def training_bytes(model: ModelConfig, train: TrainConfig, seed: int, rounds: int) -> bytes:
+    """Return the canonical JSON that tells nodes how to train; it is part of the signed offer."""
+    value = {
+        "model": model.to_dict(),
+        "train": train.to_dict(),
+        "seed": seed,
+        "rounds": rounds,
+    }
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def load_coordinator_config(path: Path) -> CoordinatorConfig:
+    """Read coordinator.toml.
+
+    Raises:
+        ConfigError: with the file, the key and the reason.
+    """
+    config = _load(path, CoordinatorConfig)
+    try:
+        config.plan()
+        config.server_config()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}", hint=error.hint) from error
+    return config
+
+
+def load_node_config(path: Path) -> NodeConfig:
+    """Read node.toml.
+
+    Raises:
+        ConfigError: with the file, the key and the reason.
+    """
+    config = _load(path, NodeConfig)
+    try:
+        config.node_policy()
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}", hint=error.hint) from error
+    return config
+
+
+def _load(path: Path, kind: type[T]) -> T:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot read {path}: {error}", hint="write one with `secagg config init`"
+        ) from error
+    try:
+        values = tomllib.loads(text)
+        values["folder"] = str(path.parent)
+        return msgspec.convert(values, kind, dec_hook=_paths)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}", hint="see the TOML syntax at toml.io") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{path}: {error}", hint="`secagg config init` writes a file with every key explained"
+        ) from error
+
+
+def _paths(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError

@@ -1,0 +1,176 @@
+"""The coordinator as a process: socket and clock around `nodes.session.coordinator`."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_core.parameters import initial_parameters
+from fl_core.server_opt import ServerOptConfig, ServerState, apply_mean
+from keys import Role
+from keys.store import make_private_folder
+from nodes.config import CoordinatorConfig
+from nodes.context import ROSTER_POLL, Membership, open_membership, unlock_from
+from nodes.loop import Waiter, clock, wall_clock
+from nodes.session.coordinator import Coordinator, ServerStep, State
+from nodes.session.events import Checkpoint, RunOver, RunState, SessionStep
+from nodes.store import load_run, save_run
+from nodes.telemetry import Emit, record_of
+from nodes.transport import CoordinatorSocket
+from secagg.errors import KeyMaterialError, RoundAborted
+from secagg.types import Rng
+
+__all__ = ["CHECKPOINT", "CoordinatorDaemon", "fresh_run", "peak_memory_mb", "server_step"]
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+def server_step(config: ServerOptConfig) -> ServerStep:
+    """Return the server optimiser in the form the session wants."""
+
+    def step(
+        params: NDArray[np.float32],
+        mean: NDArray[np.float64],
+        optimiser: dict[str, NDArray[np.float64]],
+    ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]]:
+        state = ServerState.from_arrays(optimiser)
+        params, state = apply_mean(params, mean, state, config)
+        return params, state.to_arrays()
+
+    return step
+
+
+def fresh_run(config: CoordinatorConfig, rng: Rng) -> RunState:
+    """Return the state before the first round: a random encoder and no reference yet."""
+    model = config.model_config()
+    params = initial_parameters(model, config.run.seed)
+    optimiser = ServerState.start(config.server_config(), len(params)).to_arrays()
+    reference = np.zeros(model.embedding_dim, dtype=np.float32)
+    return RunState(rng(16), 1, 0, params, reference, optimiser)
+
+
+def peak_memory_mb() -> float:
+    """Return this process's greatest resident size so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class CoordinatorDaemon:
+    """Runs one run to its end.
+
+    Args:
+        config: The checked configuration.
+        emit: Gets a record of everything that happens.
+
+    Raises:
+        ConfigError, KeyMaterialError: something the operator can mend.
+    """
+
+    def __init__(self, config: CoordinatorConfig, emit: Emit) -> None:
+        self._config, self._emit = config, emit
+        folder = config.folder
+        unlock = unlock_from(config.unlock, folder)
+        keys = folder / config.coordinator.keys
+        self._members: Membership = open_membership(keys, unlock, Role.COORDINATOR, wall_clock())
+        self._plan = config.plan()
+        state_folder = folder / config.coordinator.state
+        make_private_folder(state_folder)
+        self._checkpoint: Path = state_folder / CHECKPOINT
+        stored = load_run(self._checkpoint, self._plan.training)
+        self._resumed = stored is not None
+        self._session = Coordinator(
+            self._plan,
+            stored or fresh_run(config, os.urandom),
+            self._members.identity,
+            roster=self._members.view(wall_clock()),
+            server_step=server_step(config.server_config()),
+        )
+        self._over: RunOver | None = None
+        self._next_roster_look = 0.0
+
+    def run(self) -> None:
+        """Serve until the run is over.
+
+        Raises:
+            ConfigError: the endpoint cannot be bound.
+            RoundAborted: the run ended without all its rounds.
+        """
+        identity, waiter = self._members.identity, Waiter()
+        socket = CoordinatorSocket(
+            self._config.coordinator.bind,
+            secret=identity.transport_secret,
+            public=identity.transport_key,
+            lookup=lambda key: self._members.node_by_transport_key(key, wall_clock()),
+        )
+        try:
+            with waiter.signals():
+                self._serve(socket, waiter)
+        finally:
+            socket.close()
+            waiter.close()
+        if self._over is not None and not self._over.complete and not waiter.stopping:
+            done = self._session.run.rounds_done
+            raise RoundAborted(self._over.reason, alive=done, needed=self._plan.rounds)
+
+    def _serve(self, socket: CoordinatorSocket, waiter: Waiter) -> None:
+        self._emit(
+            {
+                "event": "coordinator.listening",
+                "endpoint": socket.endpoint,
+                "nodes": sorted(self._members.view(wall_clock()).signing_keys),
+                "rounds_done": self._session.run.rounds_done,
+                "rounds_total": self._plan.rounds,
+                "scheme": self._plan.scheme,
+                "resumed": self._resumed,
+            }
+        )
+        self._act(self._session.start(clock(), wall_clock()), socket)
+        while self._session.state is not State.OVER:
+            if waiter.stopping:
+                self._act(self._session.interrupt(clock()), socket)
+                break
+            waiter.wait(socket.socket, self._session.deadline - clock())
+            for node, frame in socket.receive():
+                self._act(self._session.receive(node, frame, clock()), socket)
+            for key in socket.strangers():
+                self._emit({"event": "stranger.refused", "transport_key": key})
+            self._look_at_roster(socket)
+            if clock() >= self._session.deadline:
+                self._act(self._session.on_timeout(clock()), socket)
+
+    def _act(self, step: SessionStep, socket: CoordinatorSocket) -> None:
+        """Make checkpoints durable, report, then send (S-04)."""
+        for event in step.events:
+            if isinstance(event, Checkpoint):
+                save_run(self._checkpoint, event.state, self._plan.training)
+            if isinstance(event, RunOver):
+                self._over = event
+            record = record_of(event)
+            if record is not None:
+                sent, received = socket.traffic.totals
+                self._emit({**record, **self._measures(event, sent, received)})
+        for node, frame in step.send:
+            socket.send(node, frame)
+
+    def _measures(self, event: object, sent: int, received: int) -> dict[str, object]:
+        measures: dict[str, object] = {"bytes_sent": sent, "bytes_received": received}
+        if isinstance(event, RunOver):
+            measures["peak_memory_mb"] = round(peak_memory_mb(), 1)
+        return measures
+
+    def _look_at_roster(self, socket: CoordinatorSocket) -> None:
+        if clock() < self._next_roster_look:
+            return
+        self._next_roster_look = clock() + ROSTER_POLL
+        try:
+            if not self._members.reload():
+                return
+        except KeyMaterialError as error:
+            self._emit({"event": "roster.rejected", "reason": str(error)})
+            return
+        view = self._members.view(wall_clock())
+        self._emit({"event": "roster.taken.up", "version": view.version})
+        self._act(self._session.set_roster(view, clock()), socket)

@@ -1,0 +1,292 @@
+"""A whole federation on one machine: provision, start the real commands, watch, collect.
+
+There is no protocol code here: the demo writes the files that an operator would write, starts
+`secagg coordinator` and `secagg node` as processes of their own, reads the coordinator's events,
+and puts the nodes' reports side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from fl_core.data.dataset import drop_columns
+from fl_core.data.sources import BUILTIN, list_devices, load_device
+from fl_core.detector import Detector
+from fl_core.evaluation import DetectionQuality, mean_quality
+from keys import provision
+from nodes.node_daemon import DETECTOR, REPORT
+from nodes.store import write_json
+from nodes.supervisor import Fleet, Worker
+from nodes.telemetry import Emit, Record
+from nodes.templates import coordinator_toml, node_toml
+from secagg.errors import ConfigError, RoundAborted
+
+__all__ = ["DemoPlan", "DemoResult", "free_folder", "run_demo"]
+
+COORDINATOR_ID: Final = "coordinator"
+_START_TIMEOUT: Final = 60.0
+_REPORT_TIMEOUT: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPlan:
+    """What to run."""
+
+    folder: Path
+    """Empty or missing; everything of the run goes here."""
+    source: str = BUILTIN
+    """Data source, as in node.toml."""
+    nodes: int = 9
+    """Nodes; at least 3."""
+    rounds: int = 8
+    """Rounds with a result."""
+    scheme: str = "masking"
+    """How updates are summed."""
+    seed: int = 0
+    """Seed of data, model and training."""
+    drop: tuple[str, ...] = ()
+    """Columns to leave out."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Changes to coordinator.toml by table, for tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What came out."""
+
+    folder: Path
+    report: dict[str, Any]
+    model: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    node_id: str
+    device: str
+    seed: int
+
+
+def free_folder(base: Path) -> Path:
+    """Return `base`, or `base-2`, `base-3`, ... if it is taken."""
+    candidate, count = base, 1
+    while candidate.exists():
+        count += 1
+        candidate = base.with_name(f"{base.name}-{count}")
+    return candidate
+
+
+def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
+    """Run the federation to its end.
+
+    Args:
+        plan: What to run.
+        emit: Gets the coordinator's records and the demo's own.
+
+    Raises:
+        ConfigError: the plan cannot be run.
+        DataError: the data cannot be used.
+        RoundAborted: the run ended without all its rounds.
+    """
+    started = time.monotonic()
+    sites = _sites(plan)
+    width = _input_width(plan, sites[0])
+    emit({"event": "demo.provisioning", "folder": str(plan.folder), "nodes": len(sites)})
+    provision(
+        plan.folder / "keys",
+        "demo",
+        COORDINATOR_ID,
+        [site.node_id for site in sites],
+        now=int(time.time()),
+        rng=os.urandom,
+    )
+    (plan.folder / "logs").mkdir()
+    (plan.folder / "nodes").mkdir()
+    with Fleet() as fleet:
+        coordinator = _start_coordinator(plan, fleet, width)
+        listening = _next_record(coordinator, _START_TIMEOUT)
+        emit(listening)
+        nodes = [_start_node(plan, fleet, site, listening["endpoint"]) for site in sites]
+        over = _follow(coordinator, nodes, emit)
+        reports = _await_reports(plan, nodes, sites, emit)
+    report = _summary(plan, over, reports, time.monotonic() - started)
+    model = plan.folder / "model.safetensors"
+    found = [plan.folder / "nodes" / name / "state" / DETECTOR for name in sorted(reports)]
+    Detector.merge([Detector.load(path) for path in found]).save(model)
+    write_json(plan.folder / "report.json", report)
+    return DemoResult(plan.folder, report, model)
+
+
+def _sites(plan: DemoPlan) -> list[_Site]:
+    if plan.nodes < 3:
+        raise ConfigError(
+            f"--nodes is {plan.nodes}", hint="a sum over fewer than 3 nodes hides nobody; use 3 up"
+        )
+    devices = list_devices(plan.source)
+    if plan.source != BUILTIN and plan.nodes > len(devices):
+        raise ConfigError(
+            f"{plan.source} has {len(devices)} devices, --nodes asks for {plan.nodes}",
+            hint=f"use --nodes {len(devices)} or fewer",
+        )
+    sites = []
+    for index in range(plan.nodes):
+        copy, device = index // len(devices), devices[index % len(devices)]
+        name = re.sub(r"[^a-z0-9._-]+", "-", device.lower()).strip("-._") or f"device-{index}"
+        node_id = name[:55] + (f".{copy + 1}" if copy else "")
+        sites.append(_Site(node_id, device, plan.seed + copy))
+    if len({site.node_id for site in sites}) != len(sites):
+        raise ConfigError(f"two devices of {plan.source} have names too much alike")
+    return sites
+
+
+def _input_width(plan: DemoPlan, site: _Site) -> int:
+    data = load_device(plan.source, site.device, seed=site.seed)
+    return len((drop_columns(data, plan.drop) if plan.drop else data).feature_names)
+
+
+def _start_coordinator(plan: DemoPlan, fleet: Fleet, width: int) -> Worker:
+    insecure = plan.scheme == "insecure-plain"
+    values: dict[str, dict[str, Any]] = {
+        "coordinator": {
+            "keys": "keys/coordinator",
+            "state": "coordinator",
+            "bind": "tcp://127.0.0.1:*",
+        },
+        "run": {
+            "rounds": plan.rounds,
+            "min_nodes": max(3, -(-2 * plan.nodes // 3)),
+            "scheme": plan.scheme,
+            "allow_insecure": insecure,
+            "seed": plan.seed,
+            "join_timeout": 90.0,
+            "give_up": 180.0,
+            "input_timeout": 120.0,
+        },
+        "model": {"input_dim": width},
+    }
+    for table, changes in plan.settings.items():
+        values[table] = {**values.get(table, {}), **changes}
+    path = plan.folder / "coordinator.toml"
+    path.write_text(coordinator_toml(values))
+    arguments = ["coordinator", "--config", str(path), "--events", "-"]
+    return fleet.start(COORDINATOR_ID, arguments, plan.folder / "logs/coordinator.log", events=True)
+
+
+def _start_node(plan: DemoPlan, fleet: Fleet, site: _Site, endpoint: str) -> Worker:
+    folder = plan.folder / "nodes" / site.node_id
+    folder.mkdir()
+    source = plan.source if plan.source == BUILTIN else str(Path(plan.source).resolve())
+    values: dict[str, dict[str, Any]] = {
+        "node": {
+            "keys": f"../../keys/nodes/{site.node_id}",
+            "state": "state",
+            "coordinator": endpoint,
+        },
+        "data": {
+            "source": source,
+            "device": site.device,
+            "drop": list(plan.drop),
+            "seed": site.seed,
+        },
+        "policy": {"schemes": [plan.scheme]},
+        "detection": {"baselines": True},
+    }
+    path = folder / "node.toml"
+    path.write_text(node_toml(values))
+    arguments = ["node", "--config", str(path)]
+    return fleet.start(site.node_id, arguments, plan.folder / f"logs/{site.node_id}.log")
+
+
+def _next_record(coordinator: Worker, seconds: float) -> Record:
+    try:
+        record = coordinator.records.get(timeout=seconds)
+    except queue.Empty:
+        record = None
+    if record is None:
+        raise ConfigError(
+            f"the coordinator did not start: {coordinator.log_tail()}",
+            hint=f"its log is {coordinator.log}",
+        )
+    return record
+
+
+def _follow(coordinator: Worker, nodes: Sequence[Worker], emit: Emit) -> Record:
+    """Pass the coordinator's records on until the run is over; return the last."""
+    mourned: set[str] = set()
+    while True:
+        try:
+            record = coordinator.records.get(timeout=0.5)
+        except queue.Empty:
+            for node in nodes:
+                if not node.running and node.process.returncode and node.name not in mourned:
+                    mourned.add(node.name)
+                    emit({"event": "node.died", "node": node.name, "log": node.log_tail(2)})
+            continue
+        if record is None:
+            raise ConfigError(
+                f"the coordinator ended early: {coordinator.log_tail()}",
+                hint=f"its log is {coordinator.log}",
+            )
+        emit(record)
+        if record["event"] == "run.over":
+            if not record["complete"]:
+                raise RoundAborted(record["reason"], alive=0, needed=0)
+            return record
+
+
+def _await_reports(
+    plan: DemoPlan, nodes: Sequence[Worker], sites: Sequence[_Site], emit: Emit
+) -> dict[str, dict[str, Any]]:
+    """Wait until the nodes have measured their detectors; return the reports that there are."""
+    deadline = time.monotonic() + _REPORT_TIMEOUT
+    reports: dict[str, dict[str, Any]] = {}
+    while time.monotonic() < deadline:
+        for site in sites:
+            path = plan.folder / "nodes" / site.node_id / "state" / REPORT
+            if site.node_id not in reports and path.exists():
+                reports[site.node_id] = json.loads(path.read_bytes())
+                emit({"event": "demo.report", "node": site.node_id, "of": len(sites)})
+        if len(reports) == len(sites) or not any(node.running for node in nodes):
+            break
+        time.sleep(0.2)
+    if not reports:
+        raise ConfigError("no node has written a report", hint=f"see {plan.folder / 'logs'}")
+    return reports
+
+
+def _summary(
+    plan: DemoPlan, over: Record, reports: dict[str, dict[str, Any]], wall: float
+) -> dict[str, Any]:
+    qualities = [
+        {method: DetectionQuality(**row) for method, row in report["quality"].items()}
+        for report in reports.values()
+    ]
+    n = len(reports)
+    return {
+        "data": plan.source,
+        "dropped_columns": list(plan.drop),
+        "scheme": plan.scheme,
+        "rounds": plan.rounds,
+        "seed": plan.seed,
+        "wall_seconds": round(wall, 1),
+        "bytes_sent_per_node_and_round": round(
+            sum(report["bytes_sent_per_round"] for report in reports.values()) / n
+        ),
+        "bytes_received_per_node_and_round": round(
+            sum(report["bytes_received_per_round"] for report in reports.values()) / n
+        ),
+        "peak_memory_mb": {
+            "coordinator": over["peak_memory_mb"],
+            "largest_node": max(report["peak_memory_mb"] for report in reports.values()),
+        },
+        "mean": mean_quality(qualities) if all(qualities) else {},
+        "devices": {report["device"]: report["quality"] for report in reports.values()},
+        "nodes": reports,
+    }

@@ -1,0 +1,166 @@
+"""Where the protocol meets the learning: from an offer's training settings to an update.
+
+The one file of `nodes` that runs torch, through `fl_core`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl_core.config import ModelConfig, TrainConfig
+from fl_core.data.dataset import DeviceData, drop_columns
+from fl_core.data.sources import load_device
+from fl_core.detector import Detector
+from fl_core.errors import DataError, ModelError
+from fl_core.evaluation import evaluate, evaluate_device, round_seed
+from fl_core.parameters import initial_parameters
+from fl_core.training import LocalUpdate, train_local
+from nodes.config import DataSection
+
+__all__ = ["Finished", "Learner", "Training", "load_data", "parse_training"]
+
+
+class _TrainingBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    model: dict[str, Any]
+    train: dict[str, Any]
+    seed: int
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The offer's training settings, checked."""
+
+    model: ModelConfig
+    train: TrainConfig
+    seed: int
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """What a node has at the end of a run."""
+
+    detector: Detector = field(repr=False)
+    quality: dict[str, dict[str, float | int]]
+    """Method to its numbers on this node's test rows."""
+
+
+def parse_training(data: bytes) -> Training:
+    """Check the training settings of an offer.
+
+    Raises:
+        ModelError: they are malformed or out of range.
+    """
+    try:
+        body = msgspec.json.decode(data, type=_TrainingBody)
+    except msgspec.MsgspecError as error:
+        raise ModelError(f"the training settings of the offer are malformed: {error}") from error
+    model, train = ModelConfig.from_dict(body.model), TrainConfig.from_dict(body.train)
+    return Training(model, train, body.seed, body.rounds)
+
+
+def load_data(section: DataSection) -> DeviceData:
+    """Load a node's rows as its configuration says.
+
+    Raises:
+        DataError: with file, row, column and mend.
+    """
+    data = load_device(section.source, section.device, seed=section.seed)
+    return drop_columns(data, section.drop) if section.drop else data
+
+
+class Learner:
+    """Trains on one node's rows and makes its detector.
+
+    Args:
+        data: The node's rows.
+        node_id: For the derivation of seeds.
+        max_fpr: Rate the threshold is set for.
+        baselines: Also evaluate local-only training and a random encoder.
+    """
+
+    THREADS: Final = 1  # nodes share machines in tests and demos; one thread is also deterministic
+
+    def __init__(
+        self, data: DeviceData, node_id: str, *, max_fpr: float, baselines: bool = False
+    ) -> None:
+        self.data, self._node_id = data, node_id
+        self._max_fpr, self._baselines = max_fpr, baselines
+        torch.set_num_threads(self.THREADS)
+
+    def train(
+        self,
+        training: bytes,
+        params: NDArray[np.float32],
+        reference: NDArray[np.float32],
+        round_id: int,
+    ) -> LocalUpdate:
+        """Train one round.
+
+        Raises:
+            DataError: the model is for other columns.
+            ModelError: the settings or the training went wrong.
+        """
+        settings = parse_training(training)
+        self._check_width(settings.model)
+        return train_local(
+            params,
+            reference,
+            self.data.train,
+            self.data.validation,
+            model=settings.model,
+            config=settings.train,
+            seed=round_seed(settings.seed, round_id, self._node_id, "train"),
+        )
+
+    def finish(self, training: bytes, params: NDArray[np.float32], rounds: int) -> Finished:
+        """Fit this node's detector to the final model and measure it on the node's test rows.
+
+        Raises:
+            DataError: the rows are too few.
+            ModelError: the model does not fit.
+        """
+        settings, data = parse_training(training), self.data
+        self._check_width(settings.model)
+        detector = Detector.fit_head(
+            params,
+            settings.model,
+            data.train,
+            data.validation,
+            device=data.device,
+            feature_names=data.feature_names,
+            max_fpr=self._max_fpr,
+        ).with_provenance({"rounds": rounds, "training": training.decode()})
+        if not len(data.test_benign) or not len(data.test_attack):
+            return Finished(detector, {})
+        if self._baselines:
+            table = evaluate_device(
+                data,
+                params,
+                initial_parameters(settings.model, settings.seed),
+                model=settings.model,
+                config=settings.train,
+                rounds=max(1, rounds),
+                seed=settings.seed,
+                max_fpr=self._max_fpr,
+            )
+        else:
+            threshold = detector.threshold()
+            quality = evaluate(detector.score, threshold, data.test_benign, data.test_attack)
+            table = {"federated": quality}
+        return Finished(detector, {method: row.to_dict() for method, row in table.items()})
+
+    def _check_width(self, model: ModelConfig) -> None:
+        have = len(self.data.feature_names)
+        if model.input_dim != have:
+            raise DataError(
+                f"the offered model takes {model.input_dim} features, this node has {have}",
+                hint="all nodes and [model] input_dim must agree on the columns (data.drop)",
+            )

@@ -1,0 +1,231 @@
+"""A node as a process: socket, clock and a training thread around `nodes.session.participant`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from fl_core.errors import DataError, ModelError
+from fl_core.training import LocalUpdate
+from keys import Role
+from keys.enrolment import install_roster
+from keys.store import make_private_folder
+from nodes.config import NodeConfig
+from nodes.context import ROSTER_POLL, open_membership, unlock_from
+from nodes.coordinator_daemon import peak_memory_mb
+from nodes.learner import Learner, load_data
+from nodes.loop import Waiter, clock, wall_clock
+from nodes.session.events import (
+    FinalModel,
+    Remember,
+    RosterOffered,
+    RoundEnded,
+    SessionStep,
+    TrainRequested,
+)
+from nodes.session.participant import Participant, State
+from nodes.store import load_memory, save_memory, write_json
+from nodes.telemetry import Emit, record_of
+from nodes.transport import NodeSocket
+from secagg.errors import KeyMaterialError
+
+__all__ = ["DETECTOR", "MEMORY", "REPORT", "NodeDaemon"]
+
+MEMORY = "memory.json"
+DETECTOR = "detector.safetensors"
+REPORT = "report.json"
+
+
+class NodeDaemon:
+    """Takes part in one run, then writes its detector and its report.
+
+    Args:
+        config: The checked configuration.
+        emit: Gets a record of everything that happens.
+
+    Raises:
+        ConfigError, KeyMaterialError, DataError: something the operator can mend.
+    """
+
+    def __init__(self, config: NodeConfig, emit: Emit) -> None:
+        self._config, self._emit = config, emit
+        folder = config.folder
+        self._keys: Path = folder / config.node.keys
+        unlock = unlock_from(config.unlock, folder)
+        self._members = open_membership(self._keys, unlock, Role.NODE, wall_clock())
+        self._state: Path = folder / config.node.state
+        make_private_folder(self._state)
+        identity = self._members.identity
+        self._learner = Learner(
+            load_data(config.data),
+            identity.node_id,
+            max_fpr=config.detection.max_fpr,
+            baselines=config.detection.baselines,
+        )
+        self._session = Participant(
+            identity,
+            self._members.roster.coordinator.node_id,
+            lambda node: self._members.signing_key(node, wall_clock()),
+            policy=config.node_policy(),
+            remembered=load_memory(self._state / MEMORY),
+            rng=os.urandom,
+        )
+        self._session.set_roster_version(self._members.roster.version)
+        self._waiter = Waiter()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
+        self._training: tuple[int, Future[LocalUpdate]] | None = None
+        self._final: FinalModel | None = None
+        self._rounds = {"joined": 0, "included": 0}
+        self._next_roster_look = 0.0
+
+    def run(self) -> bool:
+        """Take part until the final model is here; return whether it is.
+
+        Raises:
+            DataError, ModelError: the detector cannot be made of this node's rows.
+        """
+        identity = self._members.identity
+        socket = NodeSocket(
+            self._config.node.coordinator,
+            secret=identity.transport_secret,
+            public=identity.transport_key,
+            server=self._members.roster.coordinator.transport_key,
+        )
+        self._emit(
+            {
+                "event": "node.ready",
+                "node": identity.node_id,
+                "device": self._learner.data.device,
+                "train_rows": len(self._learner.data.train),
+                "coordinator": self._config.node.coordinator,
+            }
+        )
+        try:
+            with self._waiter.signals():
+                self._serve(socket)
+            # From here a signal may end the process at once: files are replaced atomically.
+            if self._final is not None and not self._waiter.stopping:
+                self._finish(self._final, socket)
+        finally:
+            socket.close()
+            self._worker.shutdown(wait=not self._waiter.stopping, cancel_futures=True)
+            self._waiter.close()
+        return self._final is not None
+
+    def _serve(self, socket: NodeSocket) -> None:
+        self._act(self._session.start(clock(), wall_clock()), socket)
+        while self._session.state is not State.FINISHED:
+            if self._waiter.stopping:
+                self._act(self._session.leave(), socket)
+                return
+            self._waiter.wait(socket.socket, self._session.deadline - clock())
+            for frame in socket.receive():
+                self._act(self._session.receive(frame, clock()), socket)
+            change = socket.connection_change()
+            if change is not None:
+                self._emit({"event": "connection.changed", "state": change})
+            self._collect_training(socket)
+            self._look_at_roster()
+            if clock() >= self._session.deadline:
+                self._act(self._session.on_timeout(clock()), socket)
+
+    def _act(self, step: SessionStep, socket: NodeSocket) -> None:
+        """Make memory durable, act on events, then send (S-05)."""
+        for event in step.events:
+            match event:
+                case Remember(state):
+                    save_memory(self._state / MEMORY, state)
+                case RosterOffered(document):
+                    self._take_roster(document)
+                case TrainRequested():
+                    self._begin_training(event)
+                case FinalModel():
+                    self._final = event
+                case RoundEnded(included=included):
+                    self._rounds["joined"] += 1
+                    self._rounds["included"] += int(included)
+                case _:
+                    pass  # only reported
+            record = record_of(event)
+            if record is not None:
+                self._emit(record)
+        for _, frame in step.send:
+            if not socket.send(frame):
+                self._emit({"event": "send.failed", "bytes": len(frame)})
+
+    # --- training --------------------------------------------------------------------------------
+
+    def _begin_training(self, request: TrainRequested) -> None:
+        offer = request.offer
+        if self._training is not None:
+            self._training[1].cancel()
+        future = self._worker.submit(
+            self._learner.train, offer.training, request.params, request.reference, offer.round_id
+        )
+        future.add_done_callback(lambda _: self._waiter.notify())
+        self._training = offer.round_id, future
+
+    def _collect_training(self, socket: NodeSocket) -> None:
+        if self._training is None or not self._training[1].done():
+            return
+        (round_id, future), self._training = self._training, None
+        try:
+            update = future.result()
+        except (DataError, ModelError) as error:
+            self._act(self._session.training_failed(round_id, str(error), clock()), socket)
+            return
+        self._act(self._session.trained(round_id, update, clock()), socket)
+
+    def _finish(self, final: FinalModel, socket: NodeSocket) -> None:
+        """Write the detector and the report; the coordinator has already been told farewell."""
+        finished = self._learner.finish(final.training, final.params, final.rounds_done)
+        finished.detector.save(self._state / DETECTOR)
+        sent, received = socket.traffic.totals
+        rounds = max(1, self._rounds["joined"])
+        report: dict[str, Any] = {
+            "node": self._members.identity.node_id,
+            "device": self._learner.data.device,
+            "rows": {
+                "train": len(self._learner.data.train),
+                "validation": len(self._learner.data.validation),
+                "test_benign": len(self._learner.data.test_benign),
+                "test_attack": len(self._learner.data.test_attack),
+            },
+            "rounds": self._rounds,
+            "bytes_sent": sent,
+            "bytes_received": received,
+            "bytes_sent_per_round": round(sent / rounds),
+            "bytes_received_per_round": round(received / rounds),
+            "peak_memory_mb": round(peak_memory_mb(), 1),
+            "quality": finished.quality,
+        }
+        write_json(self._state / REPORT, report)
+        self._emit({"event": "node.finished", "detector": DETECTOR, "report": REPORT})
+
+    # --- roster ----------------------------------------------------------------------------------
+
+    def _take_roster(self, document: bytes) -> None:
+        with self._guarding_roster():
+            install_roster(document, self._keys, source="the coordinator's roster")
+            self._next_roster_look = 0.0
+
+    def _look_at_roster(self) -> None:
+        if clock() < self._next_roster_look:
+            return
+        self._next_roster_look = clock() + ROSTER_POLL
+        with self._guarding_roster():
+            if self._members.reload():
+                version = self._members.roster.version
+                self._session.set_roster_version(version)
+                self._emit({"event": "roster.taken.up", "version": version})
+
+    @contextlib.contextmanager
+    def _guarding_roster(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyMaterialError as error:  # the roster in force stays
+            self._emit({"event": "roster.rejected", "reason": str(error)})

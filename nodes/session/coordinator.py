@@ -1,0 +1,487 @@
+"""The coordinator's side of a run: who is here, one role per round, the model between rounds.
+
+::
+
+    WAITING ─enough nodes→ ROUND ─sum or abort→ WAITING … ─last round→ CLOSING ─farewells→ OVER
+
+No sockets, no clock: the daemon and the simulator drive it. Source: specs/60-session.md section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nodes.session.contribution import read_sum
+from nodes.session.events import (
+    Checkpoint,
+    Joined,
+    Left,
+    NodeRefused,
+    PeerRejected,
+    PhaseChanged,
+    RoundDone,
+    RoundLost,
+    RoundStarted,
+    RunOver,
+    RunState,
+    SessionEvent,
+    SessionStep,
+    WaitingForNodes,
+)
+from nodes.session.model_transfer import model_chunks, model_digest, to_bytes
+from nodes.session.offer import RunPlan, build_offer, encoding_of, setup_of
+from secagg.errors import LocalProtocolError, RemoteProtocolError
+from secagg.roles import CoordinatorRole
+from secagg.schemes import scheme_named
+from secagg.types import (
+    AbortReason,
+    NodeId,
+    PeerBlamed,
+    PhaseEntered,
+    RoundFailed,
+    Signer,
+    Step,
+    SumReady,
+)
+from secagg.version import PROTOCOL_VERSION, VERSION
+from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
+from secagg.wire.messages import (
+    Farewell,
+    Heartbeat,
+    Hello,
+    Message,
+    Refusal,
+    RosterUpdate,
+    RoundClosed,
+    RoundMessage,
+    RoundOffer,
+    RunFinished,
+    Welcome,
+)
+
+__all__ = ["Coordinator", "RosterView", "ServerStep", "State"]
+
+ServerStep = Callable[
+    [NDArray[np.float32], NDArray[np.float64], dict[str, NDArray[np.float64]]],
+    tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]],
+]
+"""(params, mean update, optimiser state) -> (params, optimiser state)."""
+
+_MAX_BENCH: Final = 8  # rounds a node that keeps missing deadlines sits out at most
+_CATCH_UP: Final = 2.0  # seconds before the round after an aborted one, for nodes to come back
+
+
+class State(StrEnum):
+    """Where the run is; see the figure above."""
+
+    WAITING = "waiting"
+    ROUND = "round"
+    CLOSING = "closing"
+    OVER = "over"
+
+
+@dataclass(frozen=True, slots=True)
+class RosterView:
+    """What the session needs of the newest verified roster."""
+
+    version: int
+    document: bytes
+    signing_keys: dict[NodeId, bytes]
+    """Active nodes only."""
+
+
+@dataclass(slots=True)
+class _Presence:
+    last_heard: float
+    misses: int = 0
+    benched_until: int = 0
+    """First round id this node is offered again."""
+
+
+class Coordinator:
+    """State machine of the coordinator over a run.
+
+    Args:
+        plan: What the operator wants.
+        state: A fresh run's state, or the last checkpoint's.
+        signer: The coordinator's identity.
+        roster: The newest roster.
+        server_step: The server optimiser.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        state: RunState,
+        signer: Signer,
+        *,
+        roster: RosterView,
+        server_step: ServerStep,
+    ) -> None:
+        self._plan, self._run, self._signer = plan, state, signer
+        self._roster, self._server_step = roster, server_step
+        self._present: dict[NodeId, _Presence] = {}
+        self._state = State.WAITING
+        self._since = self._next_report = 0.0
+        self._start_at = 0.0
+        self._failures = 0
+        self._offer: RoundOffer | None = None
+        self._role: CoordinatorRole | None = None
+        self._deadline: float | None = None
+        self._outcome = RunOver(complete=True, reason="all rounds done")
+
+    @property
+    def state(self) -> State:
+        """The current state."""
+        return self._state
+
+    @property
+    def run(self) -> RunState:
+        """What must survive a restart."""
+        return self._run
+
+    @property
+    def deadline(self) -> float:
+        """Time at which to call `on_timeout`, whatever else happens."""
+        soonest = self._next_tick
+        return soonest if self._deadline is None else min(soonest, self._deadline)
+
+    def start(self, now: float, wall_time: float) -> SessionStep:
+        """Begin to wait for nodes; the checkpoint makes the run id durable first."""
+        self._wall_offset = wall_time - now
+        self._tick(now)
+        self._wait(now, self._plan.join_timeout)
+        if self._run.finished:
+            return self._close(now, complete=True, reason="all rounds done")
+        return SessionStep(events=(Checkpoint(self._run),))
+
+    def receive(self, peer: NodeId, frame: bytes, now: float) -> SessionStep:
+        """Take a frame of the peer that the transport authenticated."""
+        key = self._roster.signing_keys.get(peer)
+        if key is None:  # S-09: revoked since it connected
+            return SessionStep(events=(PeerRejected(peer, "not an active node of the roster"),))
+        try:
+            opened = open_envelope(
+                frame,
+                sender=peer,
+                key=key,
+                receiver=self._signer.node_id,
+                run_id=self._run.run_id,
+            )
+            return self._dispatch(peer, opened.message, now)
+        except RemoteProtocolError as error:
+            return SessionStep(events=(PeerRejected(peer, str(error)),))
+
+    def set_roster(self, roster: RosterView, now: float) -> SessionStep:
+        """Take up a newer roster: tell the nodes, and drop whoever is no longer in it (S-09)."""
+        self._roster = roster
+        gone = [node for node in self._present if node not in roster.signing_keys]
+        step = SessionStep()
+        for node in gone:
+            step = _join(step, self._leave(node, "no longer in the roster", now))
+        update = RosterUpdate(roster.document)
+        send = tuple(self._sealed(node, update) for node in sorted(self._present))
+        return _join(SessionStep(send), step)
+
+    def on_timeout(self, now: float) -> SessionStep:
+        """Do what the clock says: liveness, the phase's deadline, the start of a round."""
+        step = SessionStep()
+        if now >= self._next_tick:
+            self._tick(now)
+            silent = [
+                node
+                for node, presence in self._present.items()
+                if now - presence.last_heard > self._plan.liveness
+            ]
+            for node in silent:
+                step = _join(step, self._leave(node, "silent", now))
+        if self._state is State.ROUND and self._role is not None:
+            if self._deadline is not None and now >= self._deadline:
+                step = _join(step, self._absorb(self._role.on_timeout(now), now))
+        elif self._state is State.WAITING:
+            step = _join(step, self._maybe_start(now))
+        elif self._state is State.CLOSING and now >= self._start_at:
+            step = _join(step, self._over())
+        return step
+
+    def interrupt(self, now: float) -> SessionStep:
+        """End the run early and tell everybody; the checkpoint stays good for a restart."""
+        if self._offer is not None:
+            closed = RoundClosed(self._offer.round_id, "interrupted", ())
+            send = tuple(self._sealed(node, closed) for node in self._offer.cohort)
+        else:
+            send = ()
+        self._outcome = RunOver(complete=False, reason="interrupted")
+        del now
+        return _join(SessionStep(send), self._over())
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def _dispatch(self, node: NodeId, message: Message, now: float) -> SessionStep:
+        if isinstance(message, Hello):
+            return self._on_hello(node, message, now)
+        if isinstance(message, Farewell):
+            return self._leave(node, "said goodbye", now)
+        known = self._present.get(node)
+        step = SessionStep() if known else self._admit(node, now)
+        self._present[node].last_heard = now
+        match message:
+            case Heartbeat():
+                return step
+            case Refusal():
+                return _join(step, self._on_refusal(node, message, now))
+            case _ if isinstance(message, RoundMessage):
+                return _join(step, self._on_round_message(node, message, now))
+            case _:
+                raise RemoteProtocolError(
+                    node, f"{type(message).__name__} is not for a coordinator"
+                )
+
+    def _on_hello(self, node: NodeId, hello: Hello, now: float) -> SessionStep:
+        if hello.protocol != PROTOCOL_VERSION:
+            raise RemoteProtocolError(node, f"it speaks protocol version {hello.protocol}")
+        step = SessionStep()
+        if node in self._present and self._in_round(node):  # it restarted: its secrets are gone
+            step = self._drop(node, now)
+        self._present.pop(node, None)
+        step = _join(step, self._admit(node, now))
+        if hello.roster_version < self._roster.version:
+            update = RosterUpdate(self._roster.document)
+            step = _join(step, SessionStep((self._sealed(node, update),)))
+        if self._state is State.CLOSING:
+            step = _join(step, SessionStep(tuple(self._final_messages(node))))
+        return _join(step, self._maybe_start(now))
+
+    def _admit(self, node: NodeId, now: float) -> SessionStep:
+        self._present[node] = _Presence(last_heard=now)
+        welcome = Welcome(
+            run=self._run.run_id,
+            software=VERSION,
+            roster_version=self._roster.version,
+            wall_time=now + self._wall_offset,
+            heartbeat=self._plan.heartbeat,
+            rounds_done=self._run.rounds_done,
+            rounds_total=self._plan.rounds,
+        )
+        joined = Joined(node, self._run.rounds_done)
+        return SessionStep((self._sealed(node, welcome),), (joined,))
+
+    def _on_refusal(self, node: NodeId, message: Refusal, now: float) -> SessionStep:
+        if self._offer is None or message.round_id != self._offer.round_id:
+            return SessionStep()
+        self._bench(node)
+        event = NodeRefused(node, message.reason, message.explanation)
+        return _join(SessionStep(events=(event,)), self._drop(node, now))
+
+    def _on_round_message(self, node: NodeId, message: RoundMessage, now: float) -> SessionStep:
+        if self._role is None or self._offer is None or message.round_id != self._offer.round_id:
+            raise RemoteProtocolError(
+                node, f"{type(message).__name__} of round {message.round_id}, which is not open"
+            )
+        return self._absorb(self._role.receive(node, message, now), now)
+
+    # --- rounds --------------------------------------------------------------------------------
+
+    def _maybe_start(self, now: float) -> SessionStep:
+        """Start a round when everybody is here, or when enough are and the wait is over."""
+        if self._state is not State.WAITING:
+            return SessionStep()
+        here = sorted(self._present)
+        ready = [n for n in here if self._present[n].benched_until <= self._run.next_round]
+        cohort = ready if len(ready) >= self._plan.min_nodes else here
+        everybody = len(cohort) == len(self._roster.signing_keys) and now >= self._since
+        if len(cohort) >= self._plan.min_nodes and (everybody or now >= self._start_at):
+            return self._open_round(tuple(cohort), now)
+        if now - self._since > self._plan.give_up:
+            reason = (
+                f"only {len(here)} of {self._plan.min_nodes} nodes for {self._plan.give_up:g} s"
+            )
+            return self._close(now, complete=False, reason=reason)
+        if now >= self._next_report and now >= self._start_at:
+            self._next_report = now + self._plan.join_timeout
+            return SessionStep(events=(WaitingForNodes(tuple(here), self._plan.min_nodes),))
+        return SessionStep()
+
+    def _open_round(self, cohort: tuple[NodeId, ...], now: float) -> SessionStep:
+        offer = build_offer(self._plan, self._run, cohort, self._roster.version)
+        setup = setup_of(offer, self._run.run_id, self._roster.signing_keys.get)
+        self._run = replace(self._run, next_round=offer.round_id + 1)  # S-04
+        self._offer, self._state = offer, State.ROUND
+        self._role = scheme_named(offer.scheme).coordinator(setup)
+        messages: list[Message] = [offer, *model_chunks(offer.round_id, self._run.params)]
+        send = tuple(self._sealed(node, message) for message in messages for node in cohort)
+        started = RoundStarted(
+            offer.round_id, self._run.rounds_done, self._plan.rounds, cohort, offer.quorum
+        )
+        step = SessionStep(send, (Checkpoint(self._run), started))
+        return _join(step, self._absorb(self._role.start(now), now))
+
+    def _absorb(self, step: Step, now: float) -> SessionStep:
+        self._deadline = step.deadline
+        if self._offer is None:
+            return SessionStep()
+        send = tuple(self._sealed(out.to, out.message) for out in step.send)
+        result = SessionStep(send)
+        for event in step.events:
+            match event:
+                case PhaseEntered(phase, waiting):
+                    changed = PhaseChanged(self._offer.round_id, phase, waiting)
+                    result = _join(result, SessionStep(events=(changed,)))
+                case PeerBlamed(peer, reason):
+                    result = _join(result, SessionStep(events=(PeerRejected(peer, reason),)))
+                case SumReady():
+                    result = _join(result, self._finish_round(event, now))
+                case RoundFailed(reason, alive, needed):
+                    result = _join(result, self._lose_round(reason, alive, needed, now))
+                case _:
+                    pass  # a client's events
+        return result
+
+    def _finish_round(self, result: SumReady, now: float) -> SessionStep:
+        offer, n = self._round(), len(result.contributors)
+        mean = read_sum(result.total, n, encoding_of(offer))
+        if mean is None:
+            return self._lose_round(AbortReason.ZERO_WEIGHT, n, offer.quorum, now)
+        params, optimiser = self._server_step(self._run.params, mean.delta, self._run.optimiser)
+        done = self._run.rounds_done + 1
+        self._run = replace(
+            self._run,
+            params=params,
+            reference=mean.centroid.astype(np.float32),
+            optimiser=optimiser,
+            rounds_done=done,
+            finished=done >= self._plan.rounds,
+        )
+        self._failures = 0
+        for node in offer.cohort:
+            if node in result.contributors and node in self._present:
+                self._present[node].misses = 0
+            elif node in self._present:
+                self._bench(node)
+        event = RoundDone(
+            offer.round_id,
+            done,
+            self._plan.rounds,
+            result.contributors,
+            mean.loss,
+            mean.weight,
+            mean.clipped,
+        )
+        step = self._end_round(offer, "done", result.contributors, (Checkpoint(self._run), event))
+        if self._run.finished:
+            return _join(step, self._close(now, complete=True, reason="all rounds done"))
+        self._wait(now, 0.0)
+        return _join(step, self._maybe_start(now))
+
+    def _lose_round(self, reason: AbortReason, alive: int, needed: int, now: float) -> SessionStep:
+        offer = self._round()
+        self._failures += 1
+        event = RoundLost(offer.round_id, reason, alive, needed)
+        step = self._end_round(offer, reason, (), (event,))
+        if self._failures >= self._plan.max_failures:
+            why = f"{self._failures} rounds in a row aborted, the last by {reason}"
+            return _join(step, self._close(now, complete=False, reason=why))
+        self._wait(now, _CATCH_UP)
+        return step
+
+    def _end_round(
+        self,
+        offer: RoundOffer,
+        outcome: str,
+        contributors: tuple[NodeId, ...],
+        events: tuple[SessionEvent, ...],
+    ) -> SessionStep:
+        closed = RoundClosed(offer.round_id, outcome, contributors)
+        send = tuple(self._sealed(node, closed) for node in offer.cohort if node in self._present)
+        self._offer = self._role = self._deadline = None
+        return SessionStep(send, events)
+
+    def _close(self, now: float, *, complete: bool, reason: str) -> SessionStep:
+        """Hand out the final model and wait for the farewells."""
+        self._outcome = RunOver(complete, reason)
+        self._state = State.CLOSING
+        self._start_at = now + self._plan.farewell_timeout
+        send = [frame for node in sorted(self._present) for frame in self._final_messages(node)]
+        step = SessionStep(tuple(send))
+        return step if self._present or self._run.finished else _join(step, self._over())
+
+    def _over(self) -> SessionStep:
+        if self._state is State.OVER:
+            return SessionStep()
+        self._state = State.OVER
+        return SessionStep(events=(self._outcome,))
+
+    # --- presence ------------------------------------------------------------------------------
+
+    def _leave(self, node: NodeId, reason: str, now: float) -> SessionStep:
+        if self._present.pop(node, None) is None:
+            return SessionStep()
+        step = SessionStep(events=(Left(node, reason),))
+        if self._in_round(node):
+            step = _join(step, self._drop(node, now))
+        if self._state is State.CLOSING and not self._present:
+            step = _join(step, self._over())
+        return step
+
+    def _drop(self, node: NodeId, now: float) -> SessionStep:
+        return self._absorb(self._role.drop(node, now), now) if self._role else SessionStep()
+
+    def _in_round(self, node: NodeId) -> bool:
+        return self._offer is not None and node in self._offer.cohort
+
+    def _bench(self, node: NodeId) -> None:
+        """Let a node that missed a round sit out twice as long each time (S-10)."""
+        presence = self._present[node]
+        presence.misses += 1
+        out = min(_MAX_BENCH, 2 ** (presence.misses - 1)) - 1
+        presence.benched_until = self._run.next_round + out
+
+    # --- small parts ---------------------------------------------------------------------------
+
+    def _round(self) -> RoundOffer:
+        if self._offer is None:
+            raise LocalProtocolError("no round is open")
+        return self._offer
+
+    def _wait(self, now: float, at_least: float) -> None:
+        """Stay in WAITING; start no sooner than `at_least`, without all no sooner than that too."""
+        self._state, self._since = State.WAITING, now
+        self._start_at = now + at_least
+        self._next_report = now
+        if at_least == _CATCH_UP:
+            self._since = now + _CATCH_UP
+
+    def _tick(self, now: float) -> None:
+        self._next_tick = now + min(1.0, self._plan.heartbeat)
+
+    def _final_messages(self, node: NodeId) -> list[tuple[NodeId, bytes]]:
+        finished = RunFinished(
+            round_id=self._run.next_round,
+            rounds_done=self._run.rounds_done,
+            model_digest=model_digest(self._run.params),
+            model_dim=len(self._run.params),
+            training=self._plan.training,
+            reference=to_bytes(self._run.reference),
+        )
+        messages: list[Message] = [
+            finished,
+            *model_chunks(finished.round_id, self._run.params),
+        ]
+        return [self._sealed(node, message) for message in messages]
+
+    def _sealed(self, node: NodeId, message: Message) -> tuple[NodeId, bytes]:
+        run_id = NO_RUN if isinstance(message, Welcome) else self._run.run_id
+        return node, seal_envelope(message, self._signer, to=node, run_id=run_id)
+
+    _wall_offset = 0.0
+    _next_tick = 0.0
+
+
+def _join(first: SessionStep, second: SessionStep) -> SessionStep:
+    return SessionStep(first.send + second.send, first.events + second.events)

@@ -1,0 +1,362 @@
+"""A node's side of a run: hello, offers against the policy, one role per round, the final model.
+
+::
+
+    HELLO ─Welcome→ IDLE ─RoundOffer→ LOADING ─ModelChunk…→ TRAINING ─trained()→ AGGREGATING
+                     ↑ RoundClosed, a newer offer, a silent coordinator                │
+                     └──────────────────────────────────────────────────────────────────┘
+    IDLE ─RunFinished→ FETCHING ─ModelChunk…→ FINISHED
+
+No sockets, no clock, no threads: the daemon and the simulator drive it. Source:
+specs/60-session.md section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from nodes.session.contribution import encode_update
+from nodes.session.events import (
+    FinalModel,
+    Joined,
+    OfferRejected,
+    ParticipantState,
+    PeerRejected,
+    Remember,
+    RosterOffered,
+    RoundEnded,
+    SessionEvent,
+    SessionStep,
+    TrainRequested,
+)
+from nodes.session.model_transfer import ModelReceiver, from_bytes
+from nodes.session.offer import NodePolicy, check_offer, encoding_of
+from secagg.errors import LocalProtocolError, OfferRefused, RemoteProtocolError, ReplayError
+from secagg.roles import ClientRole
+from secagg.schemes import scheme_named
+from secagg.types import (
+    InputRejected,
+    NodeId,
+    PeerBlamed,
+    RefusalReason,
+    Rng,
+    RoundSetup,
+    Signer,
+    Step,
+)
+from secagg.version import PROTOCOL_VERSION, VERSION
+from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
+from secagg.wire.messages import (
+    Farewell,
+    Heartbeat,
+    Hello,
+    Message,
+    ModelChunk,
+    Refusal,
+    RosterUpdate,
+    RoundClosed,
+    RoundMessage,
+    RoundOffer,
+    RunFinished,
+    Welcome,
+)
+
+if TYPE_CHECKING:
+    from fl_core.training import LocalUpdate
+
+__all__ = ["Participant", "State"]
+
+HELLO_INTERVAL = 2.0  # seconds between hellos until the coordinator answers
+
+
+class State(StrEnum):
+    """Where the node is; see the figure above."""
+
+    HELLO = "hello"
+    IDLE = "idle"
+    LOADING = "loading"
+    TRAINING = "training"
+    AGGREGATING = "aggregating"
+    FETCHING = "fetching"
+    FINISHED = "finished"
+
+
+class Participant:
+    """State machine of one node over a run.
+
+    Args:
+        signer: This node's identity.
+        coordinator: The coordinator's id in the roster.
+        signing_key: Active member to Ed25519 key, by the newest roster.
+        policy: What this node agrees to.
+        remembered: From an earlier start of this node, or None.
+        rng: Source of all secrets.
+    """
+
+    def __init__(
+        self,
+        signer: Signer,
+        coordinator: NodeId,
+        signing_key: Callable[[NodeId], bytes | None],
+        *,
+        policy: NodePolicy,
+        remembered: ParticipantState | None,
+        rng: Rng,
+    ) -> None:
+        self._signer, self._coordinator, self._signing_key = signer, coordinator, signing_key
+        self._policy, self._rng = policy, rng
+        self._memory = remembered or ParticipantState(NO_RUN, 0)
+        self._run_id = NO_RUN
+        self._state = State.HELLO
+        self._roster_version = 0
+        self._heartbeat = HELLO_INTERVAL
+        self._next_beat = 0.0
+        self._deadline: float | None = None
+        self._offer: RoundOffer | None = None
+        self._setup: RoundSetup | None = None
+        self._final: RunFinished | None = None
+        self._receiver: ModelReceiver | None = None
+        self._role: ClientRole | None = None
+
+    @property
+    def state(self) -> State:
+        """The current state."""
+        return self._state
+
+    @property
+    def deadline(self) -> float:
+        """Time at which to call `on_timeout`."""
+        return self._next_beat if self._deadline is None else min(self._next_beat, self._deadline)
+
+    def set_roster_version(self, version: int) -> None:
+        """Note the version of the roster behind `signing_key`."""
+        self._roster_version = version
+
+    def start(self, now: float, wall_time: float) -> SessionStep:
+        """Say hello."""
+        self._wall_offset = wall_time - now
+        return self._beat(now)
+
+    def receive(self, frame: bytes, now: float) -> SessionStep:
+        """Take a frame of the coordinator; a bad one costs the round at worst."""
+        try:
+            key = self._signing_key(self._coordinator) or b""
+            opened = open_envelope(
+                frame,
+                sender=self._coordinator,
+                key=key,
+                receiver=self._signer.node_id,
+                run_id=self._run_id,
+            )
+            return self._dispatch(opened.message, opened.run_id, now)
+        except RemoteProtocolError as error:
+            return SessionStep(events=(PeerRejected(error.peer, str(error)),))
+
+    def trained(self, round_id: int, update: LocalUpdate, now: float) -> SessionStep:
+        """Hand in the result of `TrainRequested`; a result for an older round is ignored."""
+        offer, setup = self._offer, self._setup
+        if self._state is not State.TRAINING or offer is None or setup is None:
+            return SessionStep()
+        if offer.round_id != round_id:
+            return SessionStep()
+        try:
+            vector = encode_update(update, encoding_of(offer), self._rng)
+        except LocalProtocolError as error:
+            return self.training_failed(round_id, str(error), now)
+        self._role = scheme_named(offer.scheme).client(
+            setup, vector, self._signer, coordinator=self._coordinator, rng=self._rng
+        )
+        self._state = State.AGGREGATING
+        return self._absorb(self._role.start(now))
+
+    def training_failed(self, round_id: int, why: str, now: float) -> SessionStep:
+        """Tell the coordinator that this node has no update for the round."""
+        if self._offer is None or self._offer.round_id != round_id:
+            return SessionStep()
+        refused = OfferRefused(RefusalReason.TRAINING_FAILED, why)
+        return self._refuse(round_id, refused)
+
+    def on_timeout(self, now: float) -> SessionStep:
+        """Send what is due, and give up a round whose coordinator has gone silent."""
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            if self._role is not None:
+                return self._absorb(self._role.on_timeout(now))
+            if self._state in (State.LOADING, State.FETCHING):
+                self._state, self._receiver = State.IDLE, None
+        if now >= self._next_beat:
+            return self._beat(now)
+        return SessionStep()
+
+    def leave(self) -> SessionStep:
+        """Say goodbye before shutting down."""
+        if self._run_id == NO_RUN:
+            return SessionStep()
+        round_id = self._offer.round_id if self._offer else 0
+        return SessionStep(send=(self._sealed(Farewell(round_id)),))
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def _dispatch(self, message: Message, run_id: bytes, now: float) -> SessionStep:
+        match message:
+            case Welcome():
+                return self._on_welcome(message, now)
+            case RosterUpdate():
+                return SessionStep(events=(RosterOffered(message.document),))
+            case Heartbeat():
+                return SessionStep()
+            case RoundOffer():
+                return self._on_offer(message, run_id, now)
+            case ModelChunk():
+                return self._on_model_chunk(message, now)
+            case RoundClosed():
+                return self._on_closed(message)
+            case RunFinished():
+                return self._on_finished(message, now)
+            case Hello() | Refusal() | Farewell():
+                raise RemoteProtocolError(
+                    self._coordinator, f"{type(message).__name__} is not for a node"
+                )
+            case _:
+                return self._on_round_message(message, now)
+
+    def _on_welcome(self, message: Welcome, now: float) -> SessionStep:
+        self._heartbeat = message.heartbeat
+        self._next_beat = now + message.heartbeat
+        if self._run_id == message.run:
+            return SessionStep()
+        if self._memory.run_id != message.run:
+            self._memory = ParticipantState(message.run, 0)
+        self._run_id = message.run
+        self._end_round()
+        return SessionStep(events=(Joined(self._coordinator, message.rounds_done),))
+
+    def _on_offer(self, offer: RoundOffer, run_id: bytes, now: float) -> SessionStep:
+        if offer.round_id <= self._memory.last_round:  # S-05
+            raise ReplayError(self._coordinator, f"round {offer.round_id} was offered before")
+        self._end_round()
+        self._memory = replace(self._memory, last_round=offer.round_id)
+        remember = Remember(self._memory)
+        try:
+            self._setup = check_offer(
+                offer,
+                run_id,
+                node_id=self._signer.node_id,
+                policy=self._policy,
+                signing_key=self._signing_key,
+            )
+        except OfferRefused as refused:
+            step = self._refuse(offer.round_id, refused)
+            return SessionStep(step.send, (remember, *step.events))
+        self._offer, self._state = offer, State.LOADING
+        self._receiver = ModelReceiver(
+            offer.round_id, offer.model_dim, offer.model_digest, self._coordinator
+        )
+        self._deadline = now + offer.input_timeout
+        return SessionStep(events=(remember,))
+
+    def _on_model_chunk(self, chunk: ModelChunk, now: float) -> SessionStep:
+        if self._receiver is None:
+            raise RemoteProtocolError(self._coordinator, "a model chunk without an offer")
+        params = self._receiver.take(chunk)
+        if params is None:
+            return SessionStep()
+        self._receiver = None
+        if self._state is State.FETCHING and self._final is not None:
+            self._state, self._deadline = State.FINISHED, None
+            final = self._final
+            event = FinalModel(
+                final.training, params, from_bytes(final.reference), final.rounds_done
+            )
+            return SessionStep((self._sealed(Farewell(final.round_id)),), (event,))
+        if self._offer is None:
+            raise LocalProtocolError("a model without an offer")
+        self._state = State.TRAINING
+        self._deadline = now + self._offer.input_timeout + 3 * self._offer.phase_timeout
+        reference = from_bytes(self._offer.reference)
+        return SessionStep(events=(TrainRequested(self._offer, params, reference),))
+
+    def _on_closed(self, message: RoundClosed) -> SessionStep:
+        if self._offer is None or message.round_id != self._offer.round_id:
+            return SessionStep()
+        self._end_round()
+        included = self._signer.node_id in message.contributors
+        return SessionStep(events=(RoundEnded(message.round_id, message.outcome, included),))
+
+    def _on_finished(self, message: RunFinished, now: float) -> SessionStep:
+        if self._state is State.FINISHED:
+            return SessionStep(send=(self._sealed(Farewell(message.round_id)),))
+        if self._state is State.FETCHING:
+            return SessionStep()
+        if len(message.reference) % 4:
+            raise RemoteProtocolError(self._coordinator, "the final reference is not a vector")
+        self._end_round()
+        self._final, self._state = message, State.FETCHING
+        self._receiver = ModelReceiver(
+            message.round_id, message.model_dim, message.model_digest, self._coordinator
+        )
+        self._deadline = now + 60.0
+        return SessionStep()
+
+    def _on_round_message(self, message: RoundMessage, now: float) -> SessionStep:
+        if self._role is None or self._offer is None:
+            raise RemoteProtocolError(
+                self._coordinator, f"{type(message).__name__} while {self._state.value}"
+            )
+        try:
+            return self._absorb(self._role.receive(message, now))
+        except RemoteProtocolError as error:
+            round_id = self._offer.round_id
+            self._end_round()
+            events = (
+                PeerRejected(error.peer, str(error)),
+                RoundEnded(round_id, "left", included=False),
+            )
+            return SessionStep(events=events)
+
+    # --- small parts ---------------------------------------------------------------------------
+
+    def _absorb(self, step: Step) -> SessionStep:
+        self._deadline = step.deadline
+        send = tuple(self._sealed(out.message) for out in step.send)
+        events: list[SessionEvent] = []
+        for event in step.events:
+            match event:
+                case PeerBlamed(peer, reason):
+                    events.append(PeerRejected(peer, reason))
+                case InputRejected(reason) if self._offer is not None:
+                    events.append(RoundEnded(self._offer.round_id, reason, included=False))
+                    self._end_round()
+                case _:
+                    pass  # the coordinator's events; a client has none of them
+        return SessionStep(send, tuple(events))
+
+    def _refuse(self, round_id: int, refused: OfferRefused) -> SessionStep:
+        self._end_round()
+        explanation = str(refused)[:500]
+        message = Refusal(round_id, refused.reason, explanation)
+        event = OfferRejected(round_id, refused.reason, explanation)
+        return SessionStep((self._sealed(message),), (event,))
+
+    def _end_round(self) -> None:
+        self._offer = self._setup = self._role = self._receiver = None
+        self._deadline = None
+        self._state = State.IDLE
+
+    def _beat(self, now: float) -> SessionStep:
+        if self._run_id == NO_RUN:
+            self._next_beat = now + HELLO_INTERVAL
+            hello = Hello(VERSION, PROTOCOL_VERSION, self._roster_version, now + self._wall_offset)
+            return SessionStep(send=(self._sealed(hello),))
+        self._next_beat = now + self._heartbeat
+        round_id = self._offer.round_id if self._offer else 0
+        return SessionStep(send=(self._sealed(Heartbeat(round_id, self._state.value)),))
+
+    def _sealed(self, message: Message) -> tuple[NodeId, bytes]:
+        frame = seal_envelope(message, self._signer, to=self._coordinator, run_id=self._run_id)
+        return self._coordinator, frame
+
+    _wall_offset = 0.0

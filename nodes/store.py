@@ -1,0 +1,123 @@
+"""What daemons keep on disk: checkpoints and a node's memory, each replaced atomically."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from keys.store import write_atomic
+from nodes.session.events import ParticipantState, RunState
+from secagg.errors import ConfigError
+
+__all__ = ["load_memory", "load_run", "save_memory", "save_run", "write_json"]
+
+_FORMAT: Final = "secagg-checkpoint/1"
+
+
+class _Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    run_id: bytes
+    last_round: int
+
+
+class _RunHeader(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    format: str
+    run_id: bytes
+    next_round: int
+    rounds_done: int
+    finished: bool
+    training: str
+
+
+def save_run(path: Path, state: RunState, training: bytes) -> None:
+    """Write a checkpoint; it is on the disk when this returns (S-04)."""
+    header = _RunHeader(
+        _FORMAT,
+        state.run_id,
+        state.next_round,
+        state.rounds_done,
+        state.finished,
+        training.decode(),
+    )
+    tensors: dict[str, NDArray[Any]] = {
+        "params": state.params,
+        "reference": state.reference,
+        **{f"optimiser.{name}": array for name, array in state.optimiser.items()},
+    }
+    metadata = {"run": msgspec.json.encode(header).decode()}
+    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_atomic(path, save(tensors, metadata))
+
+
+def load_run(path: Path, training: bytes) -> RunState | None:
+    """Read the checkpoint, or None where there is none.
+
+    Raises:
+        ConfigError: the file is damaged, or was made under other model or training settings.
+    """
+    if not path.exists():
+        return None
+    data = path.read_bytes()
+    try:
+        size = int.from_bytes(data[:8], "little")
+        fields = json.loads(data[8 : 8 + size])
+        header = msgspec.json.decode(fields["__metadata__"]["run"], type=_RunHeader)
+        tensors = load(data)
+        optimiser = {
+            name.removeprefix("optimiser."): array
+            for name, array in tensors.items()
+            if name.startswith("optimiser.")
+        }
+        params, reference = tensors["params"], tensors["reference"]
+    except (ValueError, KeyError, SafetensorError, msgspec.MsgspecError) as error:
+        raise ConfigError(
+            f"{path} is not a checkpoint: {error}", hint="restore it, or move it away to start anew"
+        ) from error
+    if header.format != _FORMAT or header.training.encode() != training:
+        raise ConfigError(
+            f"{path} belongs to a run with other model or training settings",
+            hint="restore those settings, or choose another coordinator.state folder",
+        )
+    return RunState(
+        run_id=header.run_id,
+        next_round=header.next_round,
+        rounds_done=header.rounds_done,
+        params=params,
+        reference=reference,
+        optimiser=optimiser,
+        finished=header.finished,
+    )
+
+
+def save_memory(path: Path, state: ParticipantState) -> None:
+    """Write what a node must not forget; it is on the disk when this returns (S-05)."""
+    write_atomic(path, msgspec.json.encode(_Memory(state.run_id, state.last_round)))
+
+
+def load_memory(path: Path) -> ParticipantState | None:
+    """Read a node's memory, or None where there is none.
+
+    Raises:
+        ConfigError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        memory = msgspec.json.decode(path.read_bytes(), type=_Memory)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"{path} is damaged: {error}",
+            hint="restore it; if you remove it, this node may be asked to repeat a round",
+        ) from error
+    return ParticipantState(memory.run_id, memory.last_round)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write an indented JSON file atomically."""
+    write_atomic(path, json.dumps(value, indent=2).encode() + b"\n")
