@@ -134,9 +134,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _publish(path: Path, data: bytes, *, may_exist: bool) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_serial)}.tmp")
     try:
-        _write_new(temporary, data)
+        temporary = _write_new(path, data)
         try:
             if may_exist:
                 temporary.replace(path)
@@ -154,16 +153,27 @@ def _publish(path: Path, data: bytes, *, may_exist: bool) -> None:
         raise _unusable(path, error) from None
 
 
-def _write_new(path: Path, data: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+def _write_new(path: Path, data: bytes) -> Path:
+    """Write `data` under a temporary name beside `path` and return that name."""
+    temporary, handle = _open_new(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
     except OSError:
-        path.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    return temporary
+
+
+def _open_new(path: Path) -> tuple[Path, int]:
+    """Open a name that is free: a killed writer of the same process id may have left some."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_serial)}.tmp")
+        with suppress(FileExistsError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            return temporary, os.open(temporary, flags, _FILE_MODE)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,7 +7,14 @@ import pytest
 
 from keys import authority
 from keys.authority import init_root, open_root, read_history
-from keys.certificates import Request, read_bundle, read_certificate, read_request, write_request
+from keys.certificates import (
+    Previous,
+    Request,
+    read_bundle,
+    read_certificate,
+    read_request,
+    write_request,
+)
 from keys.enrolment import rotate
 from keys.identity import load_identity, make_secret_file
 from keys.names import Role
@@ -239,8 +246,6 @@ def test_a_rotation_cannot_be_replayed_after_the_next(fleet: Fleet) -> None:
 @pytest.mark.req("K-12")
 def test_a_rotation_of_another_member_is_refused(fleet: Fleet) -> None:
     """plant-b signs, with its own good key, new keys for plant-a."""
-    from keys.certificates import Previous
-
     fleet.enrol("plant-a")
     evil = fleet.enrol("plant-b")
     new, _ = make_secret_file("plant-a", Role.NODE, now=NOW, rng=InsecureRng("new"))
@@ -253,9 +258,19 @@ def test_a_rotation_of_another_member_is_refused(fleet: Fleet) -> None:
 
 
 @pytest.mark.req("K-12")
-def test_a_rotation_names_the_key_that_signs_it(fleet: Fleet) -> None:
-    from keys.certificates import Previous
+@pytest.mark.parametrize("wrong", [{"serial": 2}, {"federation": "south.00000000"}])
+def test_a_rotation_of_another_serial_or_federation_is_refused(fleet: Fleet, wrong: dict) -> None:
+    old = fleet.enrol("plant-a")
+    new, _ = make_secret_file("plant-a", Role.NODE, now=NOW, rng=InsecureRng("new"))
+    named = {"federation": fleet.root.card.federation, "serial": 1} | wrong
+    previous = Previous(signing_key=old.signing_key, **named)
+    request = Request("plant-a", Role.NODE, new.signing_key, new.transport_key, NOW, previous)
+    with pytest.raises(KeyMaterialError, match="does not continue"):
+        fleet.grant(read_request(write_request(request, new.sign, old.sign)))
 
+
+@pytest.mark.req("K-12")
+def test_a_rotation_names_the_key_that_signs_it(fleet: Fleet) -> None:
     victim = fleet.enrol("plant-a")
     new, _ = make_secret_file("plant-a", Role.NODE, now=NOW, rng=InsecureRng("new"))
     previous = Previous(fleet.root.card.federation, 1, victim.signing_key)
@@ -266,8 +281,6 @@ def test_a_rotation_names_the_key_that_signs_it(fleet: Fleet) -> None:
 
 @pytest.mark.req("K-12")
 def test_a_rotation_cannot_change_the_role(fleet: Fleet) -> None:
-    from keys.certificates import Previous
-
     old = fleet.enrol("plant-a")
     new, _ = make_secret_file("plant-a", Role.COORDINATOR, now=NOW, rng=InsecureRng("new"))
     previous = Previous(fleet.root.card.federation, 1, old.signing_key)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from keys.certificates import (
     read_request,
     read_root_card,
     write_request,
+    write_root_card,
 )
 from keys.identity import make_secret_file
 from keys.names import Role
@@ -145,6 +147,13 @@ def test_a_transport_key_of_small_order_is_refused(point: bytes) -> None:
     weak = Request("plant-a", Role.NODE, IDENTITY.signing_key, point, NOW)
     with pytest.raises(KeyMaterialError, match="small order"):
         read_request(write_request(weak, IDENTITY.sign))
+
+
+@pytest.mark.req("K-04")
+def test_a_root_card_with_the_federation_of_another_root_is_refused(fleet: Fleet) -> None:
+    card = replace(fleet.root.card, federation="north.00000000")
+    with pytest.raises(KeyMaterialError, match="another root key"):
+        read_root_card(write_root_card(card, fleet.root.signer.sign))
 
 
 def _written(document: dict) -> bytes:

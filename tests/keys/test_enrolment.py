@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 
 from keys import enrolment, watch
-from keys.certificates import Bundle, read_bundle, write_bundle
+from keys.certificates import (
+    Bundle,
+    Certificate,
+    read_bundle,
+    write_bundle,
+    write_certificate,
+)
 from keys.enrolment import install_bundle, install_roster, make_request, request_path, rotate
 from keys.identity import load_identity
-from keys.names import Role
+from keys.names import Role, federation_id
 from keys.sealing import Unlock, is_sealed
 from keys.store import write_atomic
 from keys.watch import RosterFile
@@ -126,6 +132,17 @@ def test_a_certificate_that_the_roster_does_not_list_is_refused(fleet: Fleet) ->
     mixed = write_bundle(Bundle(old.root, old.certificate, newest))
     with pytest.raises(KeyMaterialError, match="plant-a"):
         fleet.install("plant-a", mixed)
+
+
+@pytest.mark.req("K-15")
+def test_a_certificate_of_another_federation_is_refused(fleet: Fleet) -> None:
+    """One root key, by mistake, under two federation names."""
+    good = read_bundle(fleet.grant(fleet.ask("plant-a")))
+    member = fleet.root.roster().member("plant-a")
+    other = federation_id("south", fleet.root.card.root_key)
+    certificate = write_certificate(Certificate(other, member), fleet.root.signer.sign)
+    with pytest.raises(KeyMaterialError, match="of two federations"):
+        fleet.install("plant-a", write_bundle(Bundle(good.root, certificate, good.roster)))
 
 
 @pytest.mark.req("K-13")

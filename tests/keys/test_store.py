@@ -103,6 +103,17 @@ def test_a_failure_before_the_rename_leaves_the_old_file(path: Path, monkeypatch
 
 
 @pytest.mark.req("K-20")
+def test_a_name_left_by_a_killed_writer_or_planted_is_passed_over(path: Path, monkeypatch) -> None:
+    victim = path.with_name("victim")
+    victim.write_bytes(b"kept")
+    monkeypatch.setattr(store, "_serial", iter([7, 8]))
+    path.with_name(f".file.{os.getpid()}.7.tmp").symlink_to(victim)
+    write_atomic(path, b"secret")
+    assert path.read_bytes() == b"secret"
+    assert victim.read_bytes() == b"kept"
+
+
+@pytest.mark.req("K-20")
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
 def test_a_process_killed_between_write_and_rename_leaves_the_old_file(path, step) -> None:
     write_atomic(path, b"old")
