@@ -37,6 +37,7 @@ _TRUNCATED = "capture cut off"
 _HINT = "give a pcap or pcapng file as tcpdump, dumpcap or Wireshark write it"
 _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
 _VLAN = (0x8100, 0x88A8, 0x9100)
+_ESP = 50
 _NAMES = {1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 58: "icmp"}
 
 
@@ -263,6 +264,7 @@ def _ip_packet(record: _Record, source: str, kind: int, data: bytes) -> Packet:
     if ip.v != (4 if kind == _IPV4 else 6):
         raise _Skip("malformed IPv4" if kind == _IPV4 else "malformed IPv6")
     inner = ip.data
+    number = getattr(ip, "p", _ESP)  # dpkt names none behind an encrypted payload
     has_ports = isinstance(inner, (dpkt.tcp.TCP, dpkt.udp.UDP))
     return Packet(
         record.time,
@@ -272,7 +274,7 @@ def _ip_packet(record: _Record, source: str, kind: int, data: bytes) -> Packet:
         _address(ip.dst),
         inner.sport if has_ports else 0,
         inner.dport if has_ports else 0,
-        _NAMES.get(ip.p) or f"ip{ip.p}",
+        _NAMES.get(number) or f"ip{number}",
     )
 
 

@@ -62,6 +62,11 @@ FRAMES = {
         {"src_port": 443, "dst_port": 50000, **IP},
     ),
     "ipv6 icmp": (ethernet(0x86DD, ipv6(58, bytes(8))), {"protocol": "icmp", **IP}),
+    "ipv6 with a hop-by-hop header": (
+        ethernet(0x86DD, ipv6(0, bytes([6, 0, 1, 4, 0, 0, 0, 0]) + tcp(443, 50000))),
+        {"src_port": 443, "dst_port": 50000, **IP},
+    ),
+    "ipv6 encrypted": (ethernet(0x86DD, ipv6(50, bytes(24))), {"protocol": "ip50", **IP}),
     "lldp": (
         ethernet(0x88CC, b"xyz"),
         {
