@@ -17,6 +17,7 @@ import numpy as np
 from fl_core.data.packets import Packet
 
 __all__ = [
+    "DAY_S",
     "GATEWAY",
     "Activity",
     "Announce",
