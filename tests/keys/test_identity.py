@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from keys.authority import open_root
+from keys.certificates import Certificate, write_certificate
 from keys.identity import load_identity, make_secret_file
-from keys.names import Role
+from keys.names import Role, federation_id
 from keys.sealing import Unlock
 from secagg.errors import KeyMaterialError
 from tests.keys.fleet import NOW, Fleet, InsecureRng, snapshot
@@ -136,6 +137,18 @@ def test_a_certificate_under_another_root_is_refused(fleet: Fleet, tmp_path: Pat
         (other.root.folder / "root.json").read_bytes()
     )
     with pytest.raises(KeyMaterialError, match="does not hold"):
+        load_identity(fleet.path / "plant-a")
+
+
+@pytest.mark.req("K-15")
+def test_a_certificate_of_another_federation_is_refused(fleet: Fleet) -> None:
+    fleet.enrol("plant-a")
+    other = federation_id("south", fleet.root.card.root_key)
+    certificate = Certificate(other, fleet.root.roster().member("plant-a"))
+    (fleet.path / "plant-a" / "certificate.json").write_bytes(
+        write_certificate(certificate, fleet.root.signer.sign)
+    )
+    with pytest.raises(KeyMaterialError, match="certificate of federation south"):
         load_identity(fleet.path / "plant-a")
 
 
