@@ -37,6 +37,11 @@ class RosterFile:
         """The last roster that `reload` accepted, or None before the first."""
         return self._current
 
+    @property
+    def document(self) -> bytes:
+        """The bytes of `current`, to be passed on: the file itself may have changed since."""
+        return self._bytes
+
     def reload(self) -> Roster | None:
         """Read the file; blocks for a few file operations at most.
 

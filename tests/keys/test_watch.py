@@ -56,6 +56,7 @@ def test_an_old_copy_is_refused_running_and_after_a_restart(fleet: Fleet, path: 
     with pytest.raises(KeyMaterialError, match="version 3 was seen before"):
         file.reload()
     assert file.current is now
+    assert file.document == published(fleet)
     with pytest.raises(KeyMaterialError, match="version 3 was seen before"):
         RosterFile(path, fleet.root.card.root_key).reload()
     write_atomic(path, published(fleet))
