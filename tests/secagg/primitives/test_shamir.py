@@ -1,0 +1,150 @@
+"""Shamir sharing against an independent solver, and the primality of the field."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secagg.errors import LocalProtocolError
+from secagg.primitives.shamir import PRIME, SHARE_SIZE, combine, split
+from tests.support.randomness import InsecureLabelledRng
+
+
+def probably_prime(n: int) -> bool:
+    """Miller-Rabin with the first forty primes: error below 4^-40 for a number not built for it."""
+    bases = [p for p in range(2, 174) if all(p % q for q in range(2, p))]
+    odd, twos = n - 1, 0
+    while odd % 2 == 0:
+        odd, twos = odd // 2, twos + 1
+    for base in bases:
+        x = pow(base, odd, n)
+        if x in (1, n - 1):
+            continue
+        for _ in range(twos - 1):
+            x = x * x % n
+            if x == n - 1:
+                break
+        else:
+            return False
+    return True
+
+
+def slow_combine(shares: dict[int, bytes]) -> int:
+    """Solve the Vandermonde system by Gaussian elimination; return the constant coefficient."""
+    size = len(shares)
+    rows = [
+        [pow(x, power, PRIME) for power in range(size)] + [int.from_bytes(share, "little")]
+        for x, share in shares.items()
+    ]
+    for column in range(size):
+        pivot = next(row for row in range(column, size) if rows[row][column])
+        rows[column], rows[pivot] = rows[pivot], rows[column]
+        inverse = pow(rows[column][column], PRIME - 2, PRIME)
+        rows[column] = [value * inverse % PRIME for value in rows[column]]
+        for row in range(size):
+            if row != column:
+                factor = rows[row][column]
+                rows[row] = [
+                    (a - factor * b) % PRIME for a, b in zip(rows[row], rows[column], strict=True)
+                ]
+    return rows[0][size]
+
+
+@pytest.mark.req("M-18")
+def test_the_field_is_the_smallest_prime_above_2_256() -> None:
+    assert PRIME == 2**256 + 297
+    assert probably_prime(PRIME)
+    assert not any(probably_prime(n) for n in range(2**256 + 1, PRIME, 2))
+
+
+def test_the_primality_test_can_fail() -> None:
+    assert not probably_prime(2**256 + 299)
+    assert not probably_prime((2**127 - 1) * (2**89 - 1))
+    assert probably_prime(2**127 - 1)
+
+
+@pytest.mark.req("M-18")
+@settings(max_examples=40, deadline=None)
+@given(
+    st.binary(min_size=32, max_size=32),
+    st.sets(st.integers(1, 10_001), min_size=1, max_size=9),
+    st.data(),
+)
+def test_any_threshold_of_shares_gives_the_secret(
+    secret: bytes, points: set[int], data: st.DataObject
+) -> None:
+    threshold = data.draw(st.integers(1, len(points)))
+    shares = split(secret, sorted(points), threshold, InsecureLabelledRng(1, "shamir"))
+    assert all(len(share) == SHARE_SIZE for share in shares.values())
+    chosen = data.draw(st.permutations(sorted(points)))[:threshold]
+    subset = {point: shares[point] for point in chosen}
+    assert combine(subset) == secret
+    assert slow_combine(subset) == int.from_bytes(secret, "little")
+
+
+@pytest.mark.req("M-18")
+@pytest.mark.parametrize("secret", [bytes(32), b"\xff" * 32, b"\1" + bytes(31)])
+def test_every_32_bytes_are_a_secret(secret: bytes) -> None:
+    shares = split(secret, [1, 2, 3], 2, InsecureLabelledRng(2, "extremes"))
+    for pair in itertools.combinations(shares, 2):
+        assert combine({point: shares[point] for point in pair}) == secret
+
+
+@pytest.mark.req("M-18")
+def test_one_share_too_few_fits_every_secret() -> None:
+    """With t - 1 shares, for any claimed secret there is a polynomial of degree t - 1."""
+    shares = split(b"s" * 32, [1, 2, 3, 4, 5], 3, InsecureLabelledRng(3, "few"))
+    known = {1: shares[1], 4: shares[4]}
+    for claimed in (0, 1, 2**255):
+        forged = {**{x: int.from_bytes(y, "little") for x, y in known.items()}, 0: claimed}
+        third = _value_at(forged, 5).to_bytes(SHARE_SIZE, "little")
+        assert combine({**known, 5: third}) == claimed.to_bytes(32, "little")
+    assert combine(known) != b"s" * 32
+
+
+def _value_at(points: dict[int, int], x: int) -> int:
+    total = 0
+    for i, y in points.items():
+        term = y
+        for j in points:
+            if j != i:
+                term = term * (x - j) * pow(i - j, -1, PRIME) % PRIME
+        total += term
+    return total % PRIME
+
+
+@pytest.mark.req("M-18")
+def test_shares_of_one_secret_differ_with_the_randomness() -> None:
+    one = split(b"s" * 32, [1, 2, 3], 2, InsecureLabelledRng(1, "a"))
+    two = split(b"s" * 32, [1, 2, 3], 2, InsecureLabelledRng(1, "b"))
+    assert all(one[point] != two[point] for point in one)
+
+
+@pytest.mark.req("M-18")
+def test_a_value_beyond_32_bytes_is_no_secret() -> None:
+    assert combine({1: (2**256).to_bytes(33, "little")}) is None
+    assert combine({1: (PRIME + 5).to_bytes(33, "little")}) == (5).to_bytes(32, "little")
+
+
+@pytest.mark.parametrize(
+    ("secret", "points", "threshold"),
+    [
+        (bytes(31), [1, 2], 1),
+        (bytes(33), [1, 2], 1),
+        (bytes(32), [1, 1], 1),
+        (bytes(32), [0, 1], 1),
+        (bytes(32), [1, 2], 0),
+        (bytes(32), [1, 2], 3),
+    ],
+)
+def test_wrong_arguments_are_our_own_fault(
+    secret: bytes, points: list[int], threshold: int
+) -> None:
+    with pytest.raises(LocalProtocolError):
+        split(secret, points, threshold, InsecureLabelledRng(1, "x"))
+
+
+def test_a_share_of_another_size_is_our_own_fault() -> None:
+    with pytest.raises(LocalProtocolError):
+        combine({1: bytes(32)})
