@@ -14,7 +14,7 @@ from tests.support.randomness import InsecureLabelledRng
 
 
 def always(byte: bytes):
-    """Randomness that is one byte over and over: b"\\0" rounds down, b"\\xff" up."""
+    """Randomness that is one byte over and over: 0 rounds down, 255 up."""
     return lambda size: byte * size
 
 

@@ -15,7 +15,7 @@ BLOCK = 1 << 16
 
 def slow_mask(seed: bytes, dim: int) -> np.ndarray:
     """AES-256 of the counters 0, 1, 2 … as big-endian 128-bit integers."""
-    cipher = Cipher(AES256(seed), ECB()).encryptor()
+    cipher = Cipher(AES256(seed), ECB()).encryptor()  # noqa: S305 - the reference
     counters = b"".join(i.to_bytes(16, "big") for i in range(-(-dim // 4)))
     return np.frombuffer(cipher.update(counters), dtype="<u4")[:dim]
 
