@@ -73,13 +73,13 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(VERSION, prog_name="secagg")
 def secagg() -> None:
-    r"""Train one anomaly detector over many IoT sites; nobody sees another's data or update.
+    """Train one anomaly detector over many IoT sites; nobody sees another's data or update.
 
     \b
     Start here:
       secagg demo              a whole federation on this machine
       secagg keys init         begin a federation of your own
-    """
+    """  # noqa: D301 - click reads the escape
 
 
 def exit_code(error: Exception) -> int:

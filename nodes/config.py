@@ -72,6 +72,8 @@ class RunSection(Settings, frozen=True):
     """Seed of the initial model and of local training; no secret depends on it."""
     value_bits: int = 16
     """Bits of one node's integers."""
+    neighbours: int = 10_000
+    """Masking neighbours of a node; from the number of nodes up, everybody masks with everybody."""
     update_bound: float = 4.0
     """L2 bound of a node's weighted update; longer ones are scaled down and counted."""
     join_timeout: float = 20.0
@@ -135,6 +137,7 @@ class CoordinatorConfig(Settings, frozen=True):
             training=training_bytes(model, self.train_config(), run.seed, run.rounds),
             scheme=run.scheme,
             value_bits=run.value_bits,
+            neighbours=run.neighbours,
             update_bound=run.update_bound,
             # |centroid|^2 <= embedding_dim since embeddings are standardised (specs/90 L-06)
             centroid_bound=float(model.embedding_dim) ** 0.5,

@@ -43,8 +43,7 @@ class Membership:
     def view(self, now: float) -> RosterView:
         """Return what the coordinator's session needs."""
         keys = {node.node_id: node.signing_key for node in self.roster.nodes if node.valid_at(now)}
-        document = (self.folder / "roster.json").read_bytes()
-        return RosterView(self.roster.version, document, keys)
+        return RosterView(self.roster.version, self.rosters.document, keys)
 
     def reload(self) -> bool:
         """Take up a newer roster if there is one.

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from fl_core.parameters import initial_parameters
 from fl_core.server_opt import ServerOptConfig, ServerState, apply_mean
 from keys import Role
-from keys.store import make_private_folder
 from nodes.config import CoordinatorConfig
 from nodes.context import ROSTER_POLL, Membership, open_membership, unlock_from
 from nodes.loop import Waiter, clock, wall_clock
 from nodes.session.coordinator import Coordinator, ServerStep, State
 from nodes.session.events import Checkpoint, RunOver, RunState, SessionStep
-from nodes.store import load_run, save_run
+from nodes.store import hold_state, load_run, save_run
 from nodes.telemetry import Emit, record_of
 from nodes.transport import CoordinatorSocket
 from secagg.errors import KeyMaterialError, RoundAborted
@@ -77,7 +76,6 @@ class CoordinatorDaemon:
         self._members: Membership = open_membership(keys, unlock, Role.COORDINATOR, wall_clock())
         self._plan = config.plan()
         state_folder = folder / config.coordinator.state
-        make_private_folder(state_folder)
         self._checkpoint: Path = state_folder / CHECKPOINT
         stored = load_run(self._checkpoint, self._plan.training)
         self._resumed = stored is not None
@@ -95,9 +93,13 @@ class CoordinatorDaemon:
         """Serve until the run is over.
 
         Raises:
-            ConfigError: the endpoint cannot be bound.
+            ConfigError: the endpoint cannot be bound, or another process uses the state folder.
             RoundAborted: the run ended without all its rounds.
         """
+        with hold_state(self._checkpoint.parent):
+            self._run()
+
+    def _run(self) -> None:
         identity, waiter = self._members.identity, Waiter()
         socket = CoordinatorSocket(
             self._config.coordinator.bind,

@@ -13,7 +13,6 @@ from fl_core.errors import DataError, ModelError
 from fl_core.training import LocalUpdate
 from keys import Role
 from keys.enrolment import install_roster
-from keys.store import make_private_folder
 from nodes.config import NodeConfig
 from nodes.context import ROSTER_POLL, open_membership, unlock_from
 from nodes.coordinator_daemon import peak_memory_mb
@@ -28,7 +27,7 @@ from nodes.session.events import (
     TrainRequested,
 )
 from nodes.session.participant import Participant, State
-from nodes.store import load_memory, save_memory, write_json
+from nodes.store import hold_state, load_memory, save_memory, write_json
 from nodes.telemetry import Emit, record_of
 from nodes.transport import NodeSocket
 from secagg.errors import KeyMaterialError
@@ -58,7 +57,6 @@ class NodeDaemon:
         unlock = unlock_from(config.unlock, folder)
         self._members = open_membership(self._keys, unlock, Role.NODE, wall_clock())
         self._state: Path = folder / config.node.state
-        make_private_folder(self._state)
         identity = self._members.identity
         self._learner = Learner(
             load_data(config.data),
@@ -86,8 +84,13 @@ class NodeDaemon:
         """Take part until the final model is here; return whether it is.
 
         Raises:
+            ConfigError: another process uses the state folder, or the endpoint is malformed.
             DataError, ModelError: the detector cannot be made of this node's rows.
         """
+        with hold_state(self._state):
+            return self._run()
+
+    def _run(self) -> bool:
         identity = self._members.identity
         socket = NodeSocket(
             self._config.node.coordinator,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,11 +15,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from keys.store import write_atomic
+from keys.store import make_private_folder, write_atomic
 from nodes.session.events import ParticipantState, RunState
 from secagg.errors import ConfigError
 
-__all__ = ["load_memory", "load_run", "save_memory", "save_run", "write_json"]
+__all__ = ["hold_state", "load_memory", "load_run", "save_memory", "save_run", "write_json"]
 
 _FORMAT: Final = "secagg-checkpoint/1"
 
@@ -33,6 +36,27 @@ class _RunHeader(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     rounds_done: int
     finished: bool
     training: str
+
+
+@contextlib.contextmanager
+def hold_state(folder: Path) -> Iterator[None]:
+    """Make the state folder and keep it to ourselves for as long as the block runs.
+
+    Two processes with one identity and one memory could answer a round twice (S-05).
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    make_private_folder(folder)
+    with (folder / ".lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{folder} is in use by another process",
+                hint="stop the other coordinator or node, or give this one its own state folder",
+            ) from None
+        yield
 
 
 def save_run(path: Path, state: RunState, training: bytes) -> None:

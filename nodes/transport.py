@@ -247,5 +247,6 @@ class NodeSocket:
     def close(self) -> None:
         """Flush for a moment and close."""
         self._socket.disable_monitor()
+        self._monitor.close()  # an open socket would keep term() waiting for ever
         self._socket.close()
         self._context.term()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -46,7 +46,7 @@ class Segment:
 class Encoded:
     """What one node puts into the sum."""
 
-    vector: RingVector
+    vector: RingVector = field(repr=False)
     """Shape (dim,), dtype uint32, values below 2^ring_bits."""
     clipped: tuple[str, ...]
     """Names of the segments that were longer than their bound."""
@@ -122,10 +122,10 @@ class FixedPoint:
                 raise LocalProtocolError(
                     f"segment {segment.name!r} has a wrong shape or is not finite"
                 )
-            norm = float(np.linalg.norm(vector))
+            norm = _norm(vector)
             if norm > segment.bound:  # E-03
                 clipped.append(segment.name)
-                vector = vector * (segment.bound / norm)
+                vector = vector / norm * segment.bound
             parts.append(vector * (self.largest / segment.bound))
         integers = _round_stochastically(np.concatenate(parts), rng)
         np.clip(
@@ -152,6 +152,12 @@ class FixedPoint:
             sums[segment.name] = part.astype(np.float64) * (segment.bound / self.largest)
             start += segment.dim
         return sums
+
+
+def _norm(vector: NDArray[np.float64]) -> float:
+    """Return the L2 norm, without overflow for entries up to the largest float."""
+    peak = float(np.abs(vector).max())
+    return peak * float(np.linalg.norm(vector / peak)) if peak > 0 else 0.0
 
 
 def _round_stochastically(x: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:

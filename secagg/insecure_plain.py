@@ -83,12 +83,14 @@ class InsecurePlainCoordinator:
 
     def receive(self, sender: NodeId, message: Message, now: float) -> Step:
         """Fold a chunk in once its sender's upload is complete."""
-        if self._over or not isinstance(message, PlainChunk):
+        if self._deadline is None or self._over or not isinstance(message, PlainChunk):
             raise RemoteProtocolError(sender, f"unexpected {type(message).__name__}")
         if message.round_id != self._setup.round_id or sender in self._contributors:
             raise ReplayError(sender, "a chunk of another round or a second input")
         if sender not in self._waiting:
             raise RemoteProtocolError(sender, "not in the round")
+        if message.index < len(self._chunks.get(sender, ())):
+            raise ReplayError(sender, f"chunk {message.index} a second time")
         chunks, step = self._chunks.setdefault(sender, []), self._setup.chunk_values
         dim = max(0, min(step, self._setup.dim - len(chunks) * step))
         part = ring.unpack(message.data, dim, self._setup.ring_bits) if dim else None
@@ -110,11 +112,12 @@ class InsecurePlainCoordinator:
 
     def on_timeout(self, now: float) -> Step:
         """Close with those who answered."""
-        self._waiting.clear()
+        if self._deadline is not None:
+            self._waiting.clear()
         return self._advance()
 
     def _advance(self, *events: Event) -> Step:
-        if self._waiting or self._over:
+        if self._waiting or self._over or self._deadline is None:
             return Step(events=events, deadline=self._deadline, done=self._over)
         self._over = True
         alive, needed = len(self._contributors), self._setup.quorum

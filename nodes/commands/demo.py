@@ -44,7 +44,7 @@ def command(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Watch nine IoT sites train one anomaly detector that none of them could see into.
+    """Watch nine IoT sites train one anomaly detector that none of them could see into.
 
     Provisions keys, starts a coordinator and one process a site on loopback, trains over encrypted
     ZeroMQ with masked updates, and ends with the quality of the detector beside local-only training
@@ -55,7 +55,7 @@ def command(
       secagg demo
       secagg demo --rounds 3 --nodes 5 --json
       secagg demo --data nbaiot.npz --drop 'HH_jit_*'
-    """
+    """  # noqa: D301 - click reads the escape
     from nodes.demo import DemoPlan, free_folder, run_demo
 
     folder = out or free_folder(Path("run"))

@@ -9,7 +9,7 @@ No sockets, no clock: the daemon and the simulator drive it. Source: specs/60-se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -37,8 +37,8 @@ from nodes.session.events import (
 from nodes.session.model_transfer import model_chunks, model_digest, to_bytes
 from nodes.session.offer import RunPlan, build_offer, encoding_of, setup_of
 from secagg.errors import LocalProtocolError, RemoteProtocolError
-from secagg.roles import CoordinatorRole
-from secagg.schemes import scheme_named
+from secagg.roles import CoordinatorRole, Scheme
+from secagg.schemes import SCHEMES
 from secagg.types import (
     AbortReason,
     NodeId,
@@ -56,6 +56,7 @@ from secagg.wire.messages import (
     Heartbeat,
     Hello,
     Message,
+    Probe,
     Refusal,
     RosterUpdate,
     RoundClosed,
@@ -113,6 +114,7 @@ class Coordinator:
         signer: The coordinator's identity.
         roster: The newest roster.
         server_step: The server optimiser.
+        schemes: Schemes by name; the simulator passes ones that watch.
     """
 
     def __init__(
@@ -123,9 +125,10 @@ class Coordinator:
         *,
         roster: RosterView,
         server_step: ServerStep,
+        schemes: Mapping[str, Scheme] = SCHEMES,
     ) -> None:
         self._plan, self._run, self._signer = plan, state, signer
-        self._roster, self._server_step = roster, server_step
+        self._roster, self._server_step, self._schemes = roster, server_step, schemes
         self._present: dict[NodeId, _Presence] = {}
         self._state = State.WAITING
         self._since = self._next_report = 0.0
@@ -226,6 +229,8 @@ class Coordinator:
     def _dispatch(self, node: NodeId, message: Message, now: float) -> SessionStep:
         if isinstance(message, Hello):
             return self._on_hello(node, message, now)
+        if isinstance(message, Probe):
+            return SessionStep((self._sealed(node, self._welcome(now)),))
         if isinstance(message, Farewell):
             return self._leave(node, "said goodbye", now)
         known = self._present.get(node)
@@ -260,7 +265,11 @@ class Coordinator:
 
     def _admit(self, node: NodeId, now: float) -> SessionStep:
         self._present[node] = _Presence(last_heard=now)
-        welcome = Welcome(
+        joined = Joined(node, self._run.rounds_done)
+        return SessionStep((self._sealed(node, self._welcome(now)),), (joined,))
+
+    def _welcome(self, now: float) -> Welcome:
+        return Welcome(
             run=self._run.run_id,
             software=VERSION,
             roster_version=self._roster.version,
@@ -269,8 +278,6 @@ class Coordinator:
             rounds_done=self._run.rounds_done,
             rounds_total=self._plan.rounds,
         )
-        joined = Joined(node, self._run.rounds_done)
-        return SessionStep((self._sealed(node, welcome),), (joined,))
 
     def _on_refusal(self, node: NodeId, message: Refusal, now: float) -> SessionStep:
         if self._offer is None or message.round_id != self._offer.round_id:
@@ -313,7 +320,7 @@ class Coordinator:
         setup = setup_of(offer, self._run.run_id, self._roster.signing_keys.get)
         self._run = replace(self._run, next_round=offer.round_id + 1)  # S-04
         self._offer, self._state = offer, State.ROUND
-        self._role = scheme_named(offer.scheme).coordinator(setup)
+        self._role = self._schemes[offer.scheme].coordinator(setup)
         messages: list[Message] = [offer, *model_chunks(offer.round_id, self._run.params)]
         send = tuple(self._sealed(node, message) for message in messages for node in cohort)
         started = RoundStarted(

@@ -13,7 +13,7 @@ specs/60-session.md section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -35,8 +35,8 @@ from nodes.session.events import (
 from nodes.session.model_transfer import ModelReceiver, from_bytes
 from nodes.session.offer import NodePolicy, check_offer, encoding_of
 from secagg.errors import LocalProtocolError, OfferRefused, RemoteProtocolError, ReplayError
-from secagg.roles import ClientRole
-from secagg.schemes import scheme_named
+from secagg.roles import ClientRole, Scheme
+from secagg.schemes import SCHEMES
 from secagg.types import (
     InputRejected,
     NodeId,
@@ -55,6 +55,7 @@ from secagg.wire.messages import (
     Hello,
     Message,
     ModelChunk,
+    Probe,
     Refusal,
     RosterUpdate,
     RoundClosed,
@@ -94,6 +95,7 @@ class Participant:
         policy: What this node agrees to.
         remembered: From an earlier start of this node, or None.
         rng: Source of all secrets.
+        schemes: Schemes by name; the simulator passes ones that watch.
     """
 
     def __init__(
@@ -105,9 +107,10 @@ class Participant:
         policy: NodePolicy,
         remembered: ParticipantState | None,
         rng: Rng,
+        schemes: Mapping[str, Scheme] = SCHEMES,
     ) -> None:
         self._signer, self._coordinator, self._signing_key = signer, coordinator, signing_key
-        self._policy, self._rng = policy, rng
+        self._policy, self._rng, self._schemes = policy, rng, schemes
         self._memory = remembered or ParticipantState(NO_RUN, 0)
         self._run_id = NO_RUN
         self._state = State.HELLO
@@ -166,7 +169,7 @@ class Participant:
             vector = encode_update(update, encoding_of(offer), self._rng)
         except LocalProtocolError as error:
             return self.training_failed(round_id, str(error), now)
-        self._role = scheme_named(offer.scheme).client(
+        self._role = self._schemes[offer.scheme].client(
             setup, vector, self._signer, coordinator=self._coordinator, rng=self._rng
         )
         self._state = State.AGGREGATING
@@ -216,7 +219,7 @@ class Participant:
                 return self._on_closed(message)
             case RunFinished():
                 return self._on_finished(message, now)
-            case Hello() | Refusal() | Farewell():
+            case Hello() | Refusal() | Farewell() | Probe():
                 raise RemoteProtocolError(
                     self._coordinator, f"{type(message).__name__} is not for a node"
                 )

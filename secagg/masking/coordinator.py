@@ -74,6 +74,7 @@ class MaskingCoordinator:
         self._setup = setup
         self._phase = Phase.NEW
         self._waiting: set[NodeId] = set()  # still owe this phase's message
+        self._gone: set[NodeId] = set()  # dropped for good: no later phase waits for them
         self._answered: set[NodeId] = set()  # gave it
         self._adverts: dict[NodeId, KeyAdvert] = {}
         self._neighbours: dict[NodeId, frozenset[NodeId]] = {}
@@ -119,7 +120,8 @@ class MaskingCoordinator:
         return self._advance(now)
 
     def drop(self, node: NodeId, now: float) -> Step:
-        """Stop waiting for `node`."""
+        """Stop waiting for `node`, in this phase and in every later one."""
+        self._gone.add(node)
         self._waiting.discard(node)
         self._chunks.pop(node, None)
         return self._advance(now)
@@ -135,8 +137,6 @@ class MaskingCoordinator:
     def _on_advert(self, sender: NodeId, message: KeyAdvert) -> bool:
         if message.node_id != sender:
             raise _Fault("its advert names another node")
-        if message.suite != masks.SUITE_X25519:
-            raise _Fault(f"its advert is of unknown suite {message.suite}")
         masks.verify_advert(self._setup, message)  # M-04
         self._adverts[sender] = message
         return True
@@ -151,7 +151,9 @@ class MaskingCoordinator:
 
     def _on_chunk(self, sender: NodeId, message: MaskedChunk) -> bool:
         setup, chunks = self._setup, self._chunks.setdefault(sender, [])
-        if message.index != len(chunks):
+        if message.index < len(chunks):
+            raise ReplayError(sender, f"chunk {message.index} a second time")
+        if message.index > len(chunks):
             raise _Fault(f"chunk {message.index} where {len(chunks)} was due")
         if len(message.data) != ring.packed_size(self._chunk_dim(message.index), setup.ring_bits):
             raise _Fault(f"chunk {message.index} has {len(message.data)} bytes")
@@ -194,7 +196,12 @@ class MaskingCoordinator:
         if len(self._answered) < self._setup.quorum:  # M-14
             return self._fail(reason, *events)
         step = close(self, now)
-        return Step(step.send, (*events, *step.events), step.deadline, step.done)
+        closed = Step(step.send, (*events, *step.events), step.deadline, step.done)
+        if self._waiting or step.done:
+            return closed
+        after = self._advance(now)  # all that the new phase would wait for are gone
+        events = (*closed.events, *after.events)
+        return Step(closed.send + after.send, events, after.deadline, after.done)
 
     def _close_keys(self, now: float) -> Step:
         nodes = sorted(self._adverts)
@@ -263,7 +270,7 @@ class MaskingCoordinator:
         self, phase: Phase, nodes: tuple[NodeId, ...] | list[NodeId], deadline: float
     ) -> Step:
         self._phase, self._deadline = phase, deadline
-        self._waiting, self._answered = set(nodes), set()
+        self._waiting, self._answered = set(nodes) - self._gone, set()
         return Step(events=(PhaseEntered(phase.value, tuple(nodes)),), deadline=deadline)
 
     def _fail(self, reason: AbortReason, *events: Event) -> Step:

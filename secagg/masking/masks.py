@@ -17,6 +17,7 @@ from typing import TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from secagg.errors import AuthenticationError
 from secagg.primitives import agreement
 from secagg.primitives.kdf import derive, digest
 from secagg.primitives.prg import accumulate
@@ -79,8 +80,11 @@ def verify_advert(setup: RoundSetup, advert: KeyAdvert) -> None:
     """Check an advert against the roster's key of the node it names (M-04).
 
     Raises:
-        AuthenticationError: the node is not in the cohort's roster or the signature fails.
+        AuthenticationError: blames that node; it is not in the cohort, its suite is unknown, its
+            signature fails, or nobody could agree on a secret with one of its keys.
     """
+    if advert.suite != SUITE_X25519:
+        raise AuthenticationError(advert.node_id, f"its advert is of suite {advert.suite}")
     parts = _advert_parts(
         setup,
         advert.node_id,
@@ -91,6 +95,8 @@ def verify_advert(setup: RoundSetup, advert: KeyAdvert) -> None:
     )
     key = setup.signing_keys.get(advert.node_id, b"")
     verify(key, advert.signature, KEY_ADVERT, *parts, signer=advert.node_id)
+    for public in (advert.mask_key, advert.share_key):
+        agreement.check_public(advert.node_id, public)
 
 
 def _advert_parts(setup: RoundSetup, node: NodeId, suite: int, *keys: bytes) -> tuple[bytes, ...]:

@@ -10,17 +10,19 @@ Source: specs/30-masking.md section 4.5.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import combinations, islice
 from typing import Final
 
 from secagg.masking import masks
 from secagg.primitives import agreement, shamir
+from secagg.primitives.kdf import digest
 from secagg.types import NodeId, PeerBlamed, RingVector, RoundSetup
 from secagg.wire.messages import KeyAdvert, UnmaskAnswer
 
 __all__ = ["Recovery"]
 
-_MAX_SUBSETS: Final = 2_000  # tries to find t honest shares among the answers; about a second
+_MAX_TRIES: Final = 500
+"""Choices of t shares that a round may try beyond one a secret. Few liars are found in a handful;
+near the threshold only luck would help, and the round aborts as `BAD_SHARES`."""
 
 
 class Recovery:
@@ -38,6 +40,7 @@ class Recovery:
         self._survivors, self._dropped = survivors, sharers - survivors
         self._point = {node: index for index, node in enumerate(sorted(adverts), start=1)}
         self._shares: dict[NodeId, dict[int, bytes]] = {node: {} for node in sharers}
+        self._tries = _MAX_TRIES + len(sharers)
         self._node_at = {point: node for node, point in self._point.items()}
 
     def take(self, sender: NodeId, answer: UnmaskAnswer) -> str:
@@ -68,7 +71,7 @@ class Recovery:
         secrets: dict[NodeId, bytes] = {}
         liars: set[NodeId] = set()
         for owner in sorted(self._shares):
-            secret, wrong = self._reconstruct(owner)
+            secret, wrong = self._reconstruct(owner, liars)
             if secret is None:
                 return None
             secrets[owner] = secret
@@ -86,14 +89,21 @@ class Recovery:
             masks.add_pair_masks(total, context, private, me=owner, peers=peers)
         return tuple(PeerBlamed(liar, "it revealed wrong shares") for liar in sorted(liars))
 
-    def _reconstruct(self, owner: NodeId) -> tuple[bytes | None, set[NodeId]]:
+    def _reconstruct(
+        self, owner: NodeId, suspects: set[NodeId]
+    ) -> tuple[bytes | None, set[NodeId]]:
         """Return the owner's secret and the holders whose shares of it are wrong."""
         shares, threshold = self._shares[owner], self._setup.threshold
-        for points in islice(combinations(sorted(shares), threshold), _MAX_SUBSETS):
-            subset = {point: shares[point] for point in points}
-            secret = shamir.combine(subset)
+        # Whoever lied about one secret is asked last about the next.
+        points = sorted(shares, key=lambda point: (self._node_at[point] in suspects, point))
+        while len(points) >= threshold and self._tries > 0:
+            self._tries -= 1
+            chosen = points[:threshold]
+            secret = shamir.combine({point: shares[point] for point in chosen})
             if secret is not None and self._matches(owner, secret):
-                return secret, self._liars(owner, subset, points)
+                return secret, self._liars(owner, chosen)
+            label = self._tries.to_bytes(4, "little")
+            points.sort(key=lambda point: digest(label, self._node_at[point].encode()))
         return None, set()
 
     def _matches(self, owner: NodeId, secret: bytes) -> bool:
@@ -102,17 +112,12 @@ class Recovery:
             return masks.self_commitment(secret) == advert.self_commitment
         return agreement.public_key(masks.mask_private_key(secret)) == advert.mask_key
 
-    def _liars(
-        self, owner: NodeId, good: Mapping[int, bytes], points: tuple[int, ...]
-    ) -> set[NodeId]:
-        """Swap each other share in for one good one: if the secret changes, the share is wrong."""
-        liars: set[NodeId] = set()
-        shares = self._shares[owner]
-        if points == tuple(sorted(shares))[: len(points)] and len(shares) == len(points):
-            return liars
-        keep = dict(list(good.items())[1:])
-        for point in sorted(set(shares) - set(points)):
-            secret = shamir.combine({**keep, point: shares[point]})
+    def _liars(self, owner: NodeId, good: list[int]) -> set[NodeId]:
+        """Swap each other share in for a good one: if the secret changes, the share is wrong."""
+        shares, liars = self._shares[owner], set[NodeId]()
+        for point in sorted(set(shares) - set(good)):
+            swapped = [*good[1:], point]
+            secret = shamir.combine({each: shares[each] for each in swapped})
             if secret is None or not self._matches(owner, secret):
                 liars.add(self._node_at[point])
         return liars

@@ -6,9 +6,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from secagg.errors import AuthenticationError
 
-__all__ = ["KEY_SIZE", "agree", "private_key", "public_key"]
+__all__ = ["KEY_SIZE", "agree", "check_public", "private_key", "public_key"]
 
 KEY_SIZE = 32
+_ANY_KEY = X25519PrivateKey.from_private_bytes(bytes(KEY_SIZE))  # clamped; holds no secret
 
 
 def private_key(seed: bytes) -> X25519PrivateKey:
@@ -19,6 +20,18 @@ def private_key(seed: bytes) -> X25519PrivateKey:
 def public_key(private: X25519PrivateKey) -> bytes:
     """Return the 32-byte public key."""
     return private.public_key().public_bytes_raw()
+
+
+def check_public(peer: str, peer_public: bytes) -> None:
+    """Refuse a public key with which nobody can agree on a secret.
+
+    A key of small order gives zero with every clamped scalar, so one try with a fixed scalar finds
+    it (RFC 7748 section 6.1).
+
+    Raises:
+        AuthenticationError: blames `peer`.
+    """
+    agree(_ANY_KEY, peer, peer_public)
 
 
 def agree(private: X25519PrivateKey, peer: str, peer_public: bytes) -> bytes:

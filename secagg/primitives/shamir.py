@@ -9,6 +9,7 @@ Source: Shamir 1979; specs/30-masking.md section 4.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -54,7 +55,10 @@ def split(secret: bytes, points: Sequence[int], threshold: int, rng: Rng) -> dic
     return shares
 
 
-def lagrange_at_zero(points: Sequence[int]) -> list[int]:
+@functools.lru_cache(
+    maxsize=4096
+)  # a round reconstructs every secret from the same few holder sets
+def lagrange_at_zero(points: tuple[int, ...]) -> tuple[int, ...]:
     """Return the coefficients that combine shares at `points` into the secret."""
     coefficients = []
     for i in points:
@@ -64,7 +68,7 @@ def lagrange_at_zero(points: Sequence[int]) -> list[int]:
                 numerator = numerator * j % PRIME
                 denominator = denominator * (j - i) % PRIME
         coefficients.append(numerator * pow(denominator, -1, PRIME) % PRIME)
-    return coefficients
+    return tuple(coefficients)
 
 
 def combine(shares: Mapping[int, bytes]) -> bytes | None:
@@ -78,7 +82,7 @@ def combine(shares: Mapping[int, bytes]) -> bytes | None:
     """
     if any(len(share) != SHARE_SIZE for share in shares.values()):
         raise LocalProtocolError(f"a share has {SHARE_SIZE} bytes")
-    points = sorted(shares)
+    points = tuple(sorted(shares))
     value = sum(
         coefficient * int.from_bytes(shares[point], "little")
         for point, coefficient in zip(points, lagrange_at_zero(points), strict=True)

@@ -23,7 +23,7 @@ from secagg.tags import ENVELOPE
 from secagg.types import NodeId, Signer
 from secagg.version import PROTOCOL_VERSION
 from secagg.wire.codec import MAX_FRAME, decode, encode
-from secagg.wire.messages import Hello, Message, Welcome
+from secagg.wire.messages import Hello, Message, Probe, Welcome
 
 __all__ = ["MAX_ENVELOPE", "NO_RUN", "Opened", "open_envelope", "peek_sender", "seal_envelope"]
 
@@ -83,7 +83,7 @@ def open_envelope(
     signature, body = rest[:SIGNATURE_SIZE], rest[SIGNATURE_SIZE:]
     verify(key, signature, ENVELOPE, header, body, signer=sender)
     message = decode(body, sender=sender)
-    greeting = isinstance(message, Hello | Welcome)
+    greeting = isinstance(message, Hello | Probe | Welcome)
     if run != run_id and not greeting:
         raise ReplayError(sender, f"{type(message).__name__} belongs to another run")
     return Opened(sender, run, message)

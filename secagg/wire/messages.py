@@ -28,6 +28,7 @@ __all__ = [
     "PeerKeys",
     "PeerShares",
     "PlainChunk",
+    "Probe",
     "Refusal",
     "RosterUpdate",
     "RoundClosed",
@@ -175,6 +176,13 @@ class Farewell(_Base, frozen=True, tag=0x0A):
     round_id: Counter
 
 
+class Probe(_Base, frozen=True, tag=0x0B):
+    """Node to coordinator: answer with a `Welcome`, but do not count me in (preflight)."""
+
+    software: Word
+    protocol: Index
+
+
 class KeyAdvert(_Base, frozen=True, tag=0x10):
     """Node to coordinator and on to neighbours: this round's public keys (M-04)."""
 
@@ -284,5 +292,6 @@ Message: TypeAlias = (
     | RoundClosed
     | RunFinished
     | Farewell
+    | Probe
 )
 MESSAGE_TYPES: tuple[type[_Base], ...] = tuple(_Base.__subclasses__())

@@ -1,0 +1,136 @@
+"""Builds a simulation from few numbers: data in shards, a trainer, a plan."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl_core.data.sources import list_devices, load_device
+from fl_core.evaluation import round_seed
+from fl_core.parameters import ParamSpec
+from fl_core.server_opt import ServerOptConfig
+from fl_core.training import LocalUpdate, train_local
+from nodes.config import CoordinatorConfig, CoordinatorSection, RunSection
+from nodes.coordinator_daemon import fresh_run, server_step
+from nodes.learner import parse_training
+from nodes.session.events import TrainRequested
+from nodes.simulator import Network, Simulation, Trainer
+from secagg.types import NodeId
+
+__all__ = ["build_simulation", "random_updates", "sharded_training"]
+
+MIN_SHARD = 40
+"""Rows a simulated node has at least; shards overlap when a device has fewer."""
+
+
+def build_simulation(
+    n_nodes: int,
+    rounds: int,
+    *,
+    dropout: float,
+    scheme: str = "masking",
+    neighbours: int | None = None,
+    source: str | None = "builtin",
+    steps: int = 10,
+    seed: int = 0,
+) -> Simulation:
+    """Return a simulation that is ready to run.
+
+    Args:
+        n_nodes: Participants, at least 3.
+        rounds: Rounds with a result.
+        dropout: Crash probability of a node in a round.
+        scheme: Name of the scheme.
+        neighbours: Degree of the masking graph; None is complete.
+        source: Data that is dealt out in shards; None trains nothing and sends random updates.
+        steps: Training steps a node and round.
+        seed: Of delays, crashes, data and model.
+
+    Raises:
+        DataError: the source cannot be used.
+        ConfigError: the numbers are at odds.
+    """
+    shards = _shards(source, n_nodes, seed) if source is not None else []
+    width = shards[0][0].shape[1] if shards else 115
+    config = CoordinatorConfig(
+        coordinator=CoordinatorSection(keys="", state=""),
+        run=RunSection(
+            rounds=rounds,
+            min_nodes=3,
+            scheme=scheme,
+            allow_insecure=scheme == "insecure-plain",
+            seed=seed,
+            give_up=600.0,
+            neighbours=neighbours or 10_000,
+        ),
+        model={"input_dim": width},
+        train={"steps": steps},
+    )
+    trainer = sharded_training(shards) if shards else random_updates(seed)
+    return Simulation(
+        config.plan(),
+        fresh_run(config, os.urandom),
+        n_nodes=n_nodes,
+        trainer=trainer,
+        server_step=server_step(ServerOptConfig()),
+        network=Network(dropout=dropout),
+        seed=seed,
+    )
+
+
+def sharded_training(shards: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Trainer:
+    """Return a trainer that gives node i the i-th pair of training and validation rows."""
+    torch.set_num_threads(1)
+
+    def train(node: NodeId, request: TrainRequested) -> LocalUpdate:
+        settings = parse_training(request.offer.training)
+        rows, held_out = shards[int(node.rsplit("-", 1)[1])]
+        return train_local(
+            request.params,
+            request.reference,
+            rows,
+            held_out,
+            model=settings.model,
+            config=settings.train,
+            seed=round_seed(settings.seed, request.offer.round_id, node, "train"),
+        )
+
+    return train
+
+
+def random_updates(seed: int) -> Trainer:
+    """Return a trainer that makes up updates of realistic size: for protocol runs at scale."""
+
+    def train(node: NodeId, request: TrainRequested) -> LocalUpdate:
+        settings = parse_training(request.offer.training)
+        rng = np.random.default_rng(round_seed(seed, request.offer.round_id, node, "random"))
+        delta = rng.normal(0.0, 0.01, ParamSpec.from_model(settings.model).dim)
+        centroid = rng.normal(0.0, 0.1, settings.model.embedding_dim)
+        return LocalUpdate(
+            delta.astype(np.float32), centroid.astype(np.float32), 0.5, 1.0, 1.0, 100
+        )
+
+    return train
+
+
+def _shards(
+    source: str, n_nodes: int, seed: int
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Deal each device's rows out to the nodes that play it."""
+    devices = list_devices(source, limit=min(n_nodes, 9))
+    loaded = [load_device(source, device, seed=seed) for device in devices]
+    rng = np.random.default_rng(seed)
+    shards = []
+    for index in range(n_nodes):
+        data = loaded[index % len(loaded)]
+        players = len(range(index % len(loaded), n_nodes, len(loaded)))
+        size = max(MIN_SHARD, len(data.train) // players)
+        rows = rng.choice(len(data.train), size=min(size, len(data.train)), replace=False)
+        held_out = rng.choice(
+            len(data.validation), size=min(50, len(data.validation)), replace=False
+        )
+        shards.append((data.train[rows], data.validation[held_out]))
+    return shards
