@@ -23,7 +23,7 @@ ScoreFunction = Callable[[ArrayLike], NDArray[np.float64]]
 """Raw rows (n, d) to scores (n,); higher is more anomalous."""
 
 PCA_COMPONENTS: Final = 20
-"""Directions that PCA keeps."""
+"""Directions that PCA keeps, but at most half of the columns."""
 
 NEIGHBOURS: Final = 5
 """Neighbours whose mean distance is the kNN score."""
@@ -70,7 +70,8 @@ def pca_score(train: ArrayLike) -> ScoreFunction:
     """Return the mean squared reconstruction error of PCA on normalised rows."""
     normaliser = Normaliser.fit(train)
     rows = normaliser.apply(train).astype(np.float64)
-    pca = PCA(min(PCA_COMPONENTS, *rows.shape), svd_solver="full").fit(rows)
+    kept = max(1, min(PCA_COMPONENTS, len(rows), rows.shape[1] // 2))
+    pca = PCA(kept, svd_solver="full").fit(rows)
 
     def score(values: ArrayLike) -> NDArray[np.float64]:
         x = normaliser.apply(values).astype(np.float64)

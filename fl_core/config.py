@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from fl_core.errors import ModelError
 
-__all__ = ["ENCODER_KINDS", "ModelConfig", "TrainConfig"]
+__all__ = ["ENCODER_KINDS", "ModelConfig", "Settings", "TrainConfig", "check_number"]
 
 ENCODER_KINDS: tuple[str, ...] = ("mlp",)
 """Encoders that `fl_core.encoders` can build."""
@@ -29,7 +29,7 @@ MAX_PARAMETERS = 1 << 26
 """Largest model in coordinates, for the same reason."""
 
 
-class _Settings:
+class Settings:
     """Strict round trip of a frozen dataclass of scalars and integer tuples to plain dicts."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,29 +60,34 @@ class _Settings:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def _integer(owner: str, name: str, value: object, *, low: int, high: int) -> None:
+def check_integer(owner: str, name: str, value: object, *, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ModelError(
             f"{owner}.{name} is {value!r}", hint=f"use a whole number from {low} to {high}"
         )
 
 
-def _number(owner: str, name: str, value: object, *, low: float, high: float) -> None:
+def check_number(owner: str, name: str, value: object, *, low: float, high: float) -> None:
+    """Refuse a setting that is not a number from `low` to `high`; NaN is none.
+
+    Raises:
+        ModelError: names the setting and the range.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ModelError(f"{owner}.{name} is {value!r}", hint=f"use a number from {low} to {high}")
 
 
-def _integers(owner: str, name: str, value: object, *, at_most: int) -> None:
+def check_integers(owner: str, name: str, value: object, *, at_most: int) -> None:
     if not isinstance(value, tuple) or len(value) > at_most:
         raise ModelError(
             f"{owner}.{name} is {value!r}", hint=f"use a list of at most {at_most} whole numbers"
         )
     for item in value:
-        _integer(owner, name, item, low=1, high=MAX_DIM)
+        check_integer(owner, name, item, low=1, high=MAX_DIM)
 
 
 @dataclass(frozen=True, slots=True)
-class ModelConfig(_Settings):
+class ModelConfig(Settings):
     """Architecture of the shared encoder: what a node's policy pins by `ParamSpec.digest`."""
 
     input_dim: int
@@ -94,17 +99,17 @@ class ModelConfig(_Settings):
     hidden: tuple[int, ...] = (128, 64)
     """Widths of the hidden layers, input side first."""
 
-    embedding_dim: int = 32
-    """Coordinates k of an embedding; 32 keeps a head's k x k precision matrix at 8 kB."""
+    embedding_dim: int = 64
+    """Coordinates k of an embedding; 64 beat 32 on every set (specs/90-learning.md section 7)."""
 
     def __post_init__(self) -> None:
         if self.kind not in ENCODER_KINDS:
             raise ModelError(
                 f"ModelConfig.kind is {self.kind!r}", hint=f"use one of {', '.join(ENCODER_KINDS)}"
             )
-        _integer("ModelConfig", "input_dim", self.input_dim, low=1, high=MAX_DIM)
-        _integer("ModelConfig", "embedding_dim", self.embedding_dim, low=2, high=MAX_DIM)
-        _integers("ModelConfig", "hidden", self.hidden, at_most=MAX_LAYERS)
+        check_integer("ModelConfig", "input_dim", self.input_dim, low=1, high=MAX_DIM)
+        check_integer("ModelConfig", "embedding_dim", self.embedding_dim, low=2, high=MAX_DIM)
+        check_integers("ModelConfig", "hidden", self.hidden, at_most=MAX_LAYERS)
         widths = (self.input_dim, *self.hidden, self.embedding_dim)
         size = sum(a * b + b for a, b in itertools.pairwise(widths))
         size += self.input_dim * self.embedding_dim
@@ -116,7 +121,7 @@ class ModelConfig(_Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class TrainConfig(_Settings):
+class TrainConfig(Settings):
     """One node's training in one round. Numbers chosen as specs/90-learning.md section 7 says."""
 
     steps: int = 60
@@ -131,8 +136,9 @@ class TrainConfig(_Settings):
     temperature: float = 0.2
     """tau of InfoNCE (specs/90-learning.md section 4); lower sharpens the contrast."""
 
-    align_weight: float = 0.1
-    """Factor of the alignment to the global reference; 0 switches it off."""
+    align_weight: float = 3.0
+    """Factor of the alignment to the global reference; 0 switches it off, and below about 2 the
+    reference stays so short that all consistency weights are one half."""
 
     noise_std: float = 0.05
     """Standard deviation of the noise on a view's features, in node standard deviations."""
@@ -140,8 +146,9 @@ class TrainConfig(_Settings):
     gain_std: float = 0.1
     """Standard deviation of the common gain of one stream and window: a slightly busier moment."""
 
-    drop_rate: float = 0.05
-    """Probability that a view misses a stream's window, that is, shows the node's mean there."""
+    drop_rate: float = 0.0
+    """Probability that a view misses a stream's window, that is, shows the node's mean there; above
+    0 the encoder learns to overlook what many attacks do."""
 
     synthetic_negatives: bool = False
     """Also push the rows away from corrupted rows (specs/90-learning.md section 4)."""
@@ -152,17 +159,17 @@ class TrainConfig(_Settings):
 
     def __post_init__(self) -> None:
         own = "TrainConfig"
-        _integer(own, "steps", self.steps, low=1, high=1_000_000)
-        _integer(own, "batch_size", self.batch_size, low=2, high=MAX_DIM)
-        _number(own, "learning_rate", self.learning_rate, low=1e-8, high=10.0)
-        _number(own, "temperature", self.temperature, low=1e-3, high=100.0)
-        _number(own, "align_weight", self.align_weight, low=0.0, high=1e3)
-        _number(own, "noise_std", self.noise_std, low=0.0, high=10.0)
-        _number(own, "gain_std", self.gain_std, low=0.0, high=10.0)
-        _number(own, "drop_rate", self.drop_rate, low=0.0, high=0.95)
+        check_integer(own, "steps", self.steps, low=1, high=1_000_000)
+        check_integer(own, "batch_size", self.batch_size, low=2, high=MAX_DIM)
+        check_number(own, "learning_rate", self.learning_rate, low=1e-8, high=10.0)
+        check_number(own, "temperature", self.temperature, low=1e-3, high=100.0)
+        check_number(own, "align_weight", self.align_weight, low=0.0, high=1e3)
+        check_number(own, "noise_std", self.noise_std, low=0.0, high=10.0)
+        check_number(own, "gain_std", self.gain_std, low=0.0, high=10.0)
+        check_number(own, "drop_rate", self.drop_rate, low=0.0, high=0.95)
         if not isinstance(self.synthetic_negatives, bool):
             raise ModelError(
                 f"{own}.synthetic_negatives is {self.synthetic_negatives!r}",
                 hint="use true or false",
             )
-        _integers(own, "blocks", self.blocks, at_most=MAX_DIM)
+        check_integers(own, "blocks", self.blocks, at_most=MAX_DIM)

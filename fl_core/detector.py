@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from fl_core.config import ModelConfig
 from fl_core.encoders import Encoder, build_encoder, embed
 from fl_core.errors import DataError, ModelError
-from fl_core.normalise import Normaliser
+from fl_core.normalise import Normaliser, checked_rows
 from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.scoring import EmbeddingStatistics, benign_threshold
 
@@ -137,17 +137,15 @@ class Detector:
             ModelError: parameters that do not fit, names that do not fit, `max_fpr` out of range.
         """
         encoder = build_encoder(model, params)
-        normaliser = Normaliser.fit(train)
+        normaliser = Normaliser.fit(
+            checked_rows(train, model.input_dim, f"{device}: training rows")
+        )
         rows = normaliser.apply(train, f"{device}: training rows")
         held_out = normaliser.apply(validation, f"{device}: validation rows")
         if len(rows) < 2 or len(held_out) < 1:
             raise DataError(
                 f"{device}: {len(rows)} training and {len(held_out)} validation rows are too few",
                 hint="a head needs at least 2 training rows and 1 validation row",
-            )
-        if rows.shape[1] != model.input_dim:
-            raise DataError(
-                f"{device}: rows have {rows.shape[1]} columns, the model takes {model.input_dim}"
             )
         statistics = EmbeddingStatistics.fit(embed(encoder, rows))
         threshold = benign_threshold(statistics.distance(embed(encoder, held_out)), max_fpr)

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from fl_core.config import ModelConfig
+from fl_core.detector import Detector, Head
 from fl_core.errors import ModelError
 from fl_core.normalise import Normaliser
+from fl_core.parameters import ParamSpec
 from fl_core.scoring import EmbeddingStatistics
-
-if TYPE_CHECKING:
-    from fl_core.detector import Detector, Head
 
 __all__ = ["FORMAT", "MAX_FILE_BYTES", "VERSION", "load", "save"]
 
@@ -169,8 +168,6 @@ def _is_head(value: object) -> bool:
 
 def _expected(facts: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Work out which arrays, and of which shapes, the metadata promises."""
-    from fl_core.parameters import ParamSpec
-
     model = ModelConfig.from_dict(facts["model"])
     d, k = model.input_dim, model.embedding_dim
     shapes: dict[str, tuple[int, ...]] = {"params": (ParamSpec.from_model(model).dim,)}
@@ -199,8 +196,6 @@ def _arrays(path: Path, file: Any, shapes: dict[str, tuple[int, ...]]) -> dict[s
 
 
 def _detector(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Detector:
-    from fl_core.detector import Detector
-
     heads: dict[str, Head] = {}
     for i, fields in enumerate(facts["heads"]):
         if fields["device"] in heads:
@@ -216,8 +211,6 @@ def _detector(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Detecto
 
 
 def _head(fields: dict[str, Any], parts: list[NDArray[Any]]) -> Head:
-    from fl_core.detector import Head
-
     location, scale, mean, whitening = parts
     return Head(
         normaliser=Normaliser(location, scale),

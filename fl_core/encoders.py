@@ -68,7 +68,7 @@ def standardise(z: Tensor) -> Tensor:
     Returns:
         Shape (B, k); each row has mean 0 and mean square just under 1.
 
-    Source: seed 001 section 3, read as specs/90-learning.md section 3 says (L-03).
+    Source: seed 001 section 3, read as specs/90-learning.md section 3 says (L-05).
     """
     return functional.layer_norm(z, (z.shape[-1],), eps=EPSILON)
 

@@ -47,6 +47,6 @@ def alignment(z: Tensor, reference: Tensor) -> Tensor:
     Returns:
         Scalar in [0, 4] for |g|^2 <= k.
 
-    Source: seed 001 section 3 (L_align), divided by k (specs/90-learning.md L-05).
+    Source: seed 001 section 3 (L_align), divided by k (specs/90-learning.md L-06).
     """
     return (z - reference).square().mean()

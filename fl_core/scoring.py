@@ -17,7 +17,7 @@ from fl_core.errors import ModelError
 
 __all__ = ["SHRINKAGE", "EmbeddingStatistics", "benign_threshold"]
 
-SHRINKAGE: Final = 0.1
+SHRINKAGE: Final = 0.01
 """Share of the mean variance that is added to every variance of the covariance: keeps it
 invertible for any number of rows and damps directions that the benign rows hardly use."""
 
@@ -85,7 +85,7 @@ def benign_threshold(scores: ArrayLike, max_fpr: float) -> float:
     Raises:
         ModelError: no scores, a score that is not finite, or `max_fpr` out of range.
 
-    Source: split conformal prediction, Vovk et al. 2005; specs/90-learning.md L-10.
+    Source: split conformal prediction, Vovk et al. 2005; specs/90-learning.md L-13.
     """
     values = np.sort(np.asarray(scores, dtype=np.float64))
     if not 0.0 < max_fpr < 1.0:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fl_core.config import _number, _Settings
+from fl_core.config import Settings, check_number
 from fl_core.errors import ModelError
 from fl_core.parameters import checked_vector
 
@@ -23,7 +23,7 @@ SERVER_OPTIMISERS: Final = ("fedavg", "fedadam")
 
 
 @dataclass(frozen=True, slots=True)
-class ServerOptConfig(_Settings):
+class ServerOptConfig(Settings):
     """How the mean update is applied."""
 
     kind: str = "fedavg"
@@ -47,10 +47,10 @@ class ServerOptConfig(_Settings):
             raise ModelError(
                 f"{own}.kind is {self.kind!r}", hint=f"use one of {', '.join(SERVER_OPTIMISERS)}"
             )
-        _number(own, "learning_rate", self.learning_rate, low=1e-8, high=100.0)
-        _number(own, "beta1", self.beta1, low=0.0, high=0.999999)
-        _number(own, "beta2", self.beta2, low=0.0, high=0.999999)
-        _number(own, "tau", self.tau, low=1e-12, high=1.0)
+        check_number(own, "learning_rate", self.learning_rate, low=1e-8, high=100.0)
+        check_number(own, "beta1", self.beta1, low=0.0, high=0.999999)
+        check_number(own, "beta2", self.beta2, low=0.0, high=0.999999)
+        check_number(own, "tau", self.tau, low=1e-12, high=1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ from fl_core.config import ModelConfig, TrainConfig
 from fl_core.encoders import Encoder, build_encoder, embed, standardise
 from fl_core.errors import DataError, ModelError
 from fl_core.losses import alignment, info_nce
-from fl_core.normalise import Normaliser
+from fl_core.normalise import Normaliser, checked_rows
 from fl_core.parameters import ParamSpec, checked_vector
 
 __all__ = ["MIN_TRAIN_ROWS", "LocalUpdate", "consistency", "train_local"]
@@ -64,7 +64,7 @@ def consistency(
     Returns:
         Centroid (k,), distance d >= 0, weight 1 / (1 + d) in (0, 1].
 
-    Source: seed 001 section 3 (w_i); specs/90-learning.md L-06, L-07.
+    Source: seed 001 section 3 (w_i); specs/90-learning.md L-07.
     """
     z = standardise(torch.from_numpy(embed(encoder, rows))).numpy()  # (n, k)
     distance = float(np.mean(np.square(z - reference)))  # over rows and coordinates
@@ -104,7 +104,7 @@ def train_local(
     spec = ParamSpec.from_model(model)
     before = checked_vector(params, spec.dim, "the parameter vector")
     g = checked_vector(reference, model.embedding_dim, "the reference vector")
-    normaliser = Normaliser.fit(train)
+    normaliser = Normaliser.fit(checked_rows(train, model.input_dim, "training rows"))
     rows = normaliser.apply(train, "training rows")
     held_out = normaliser.apply(validation, "validation rows")
     if len(rows) < MIN_TRAIN_ROWS or len(held_out) == 0:

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fl_core.encoders import standardise
+from fl_core.losses import alignment, info_nce
+
+
+def slow_info_nce(u, v, tau, extra=()):
+    """Term by term, as specs/90-learning.md section 4 writes it."""
+
+    def cos(a, b):
+        return float(np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+
+    total = 0.0
+    for i in range(len(u)):
+        below = sum(math.exp(cos(u[i], n) / tau) for n in [*v, *extra])
+        total -= math.log(math.exp(cos(u[i], v[i]) / tau) / below)
+    return total / len(u)
+
+
+@pytest.mark.req("L-04")
+@pytest.mark.parametrize("tau", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("n_extra", [0, 3])
+def test_info_nce_is_the_standard_one(tau, n_extra):
+    rng = np.random.default_rng(1)
+    u, v, w = (rng.normal(size=(n, 6)) for n in (5, 5, n_extra))
+    got = info_nce(
+        torch.tensor(u),
+        torch.tensor(v),
+        temperature=tau,
+        synthetic=torch.tensor(w) if n_extra else None,
+    )
+    assert float(got) == pytest.approx(slow_info_nce(u, v, tau, w), rel=1e-9)
+
+
+@pytest.mark.req("L-04")
+def test_info_nce_is_not_the_misprint_that_is_constant():
+    u = torch.eye(4)
+    apart = info_nce(u, u, temperature=0.1)
+    alike = info_nce(torch.ones(4, 4), torch.ones(4, 4), temperature=0.1)
+    assert float(apart) < 0.001
+    assert float(alike) == pytest.approx(math.log(4))
+
+
+@pytest.mark.req("L-05")
+def test_standardised_embeddings_have_mean_0_and_size_root_k():
+    z = standardise(torch.tensor(np.random.default_rng(0).normal(3.0, 5.0, size=(40, 16))))
+    assert torch.allclose(z.mean(dim=1), torch.zeros(40, dtype=z.dtype), atol=1e-9)
+    assert torch.allclose(z.square().sum(dim=1), torch.full((40,), 16.0, dtype=z.dtype), rtol=1e-4)
+
+
+@pytest.mark.req("L-05")
+def test_a_centroid_of_standardised_embeddings_is_not_trivially_zero():
+    rng = np.random.default_rng(0)
+    rows = torch.tensor(rng.normal(size=16) + 0.2 * rng.normal(size=(200, 16)))
+    centroid = standardise(rows).mean(dim=0)
+    assert float(centroid.square().mean()) > 0.5
+
+
+@pytest.mark.req("L-06")
+def test_alignment_is_the_mean_square_over_rows_and_coordinates():
+    z, g = np.random.default_rng(0).normal(size=(7, 4)), np.arange(4.0)
+    expected = np.mean([np.sum((row - g) ** 2) / 4 for row in z])
+    assert float(alignment(torch.tensor(z), torch.tensor(g))) == pytest.approx(expected)
+
+
+@pytest.mark.req("L-06")
+def test_alignment_to_zero_moves_no_direction():
+    z = torch.randn((8, 5), generator=torch.Generator().manual_seed(0), requires_grad=True)
+    alignment(standardise(z), torch.zeros(5)).backward()
+    assert float(z.grad.abs().max()) < 1e-4

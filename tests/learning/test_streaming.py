@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fl_core.detector import Detector
+from fl_core.errors import DataError, ModelError
+from fl_core.parameters import initial_parameters
+from fl_core.row_stream import RowBatch
+from fl_core.streaming import Tally, score_batches
+
+
+@pytest.fixture(scope="module")
+def detector(devices, model):
+    params = initial_parameters(model, 0)
+    return Detector.merge(
+        [
+            Detector.fit_head(
+                params, model, d.train, d.validation, device=d.device, feature_names=d.feature_names
+            )
+            for d in devices
+        ]
+    )
+
+
+def batch(values, devices):
+    return RowBatch(range(1, len(values) + 1), values, [None] * len(values), devices)
+
+
+@pytest.mark.req("L-16")
+def test_each_row_goes_to_the_head_of_its_device_in_order(devices, detector):
+    values = devices[0].test_attack[:6]
+    names = ["dev2", "dev0", "dev0", "dev1", "dev2", "dev0"]
+    (verdicts,) = score_batches(detector, [batch(values, names)])
+    assert [v.device for v in verdicts] == names
+    assert [v.row for v in verdicts] == [1, 2, 3, 4, 5, 6]
+    for row, verdict in zip(values, verdicts, strict=True):
+        alone = detector.score(row[None], verdict.device)[0]
+        assert verdict.score == pytest.approx(alone, rel=1e-5)
+        assert verdict.threshold == detector.threshold(verdict.device)
+        assert verdict.alert == (verdict.score > verdict.threshold)
+
+
+@pytest.mark.req("L-16")
+def test_a_named_device_judges_every_row(devices, detector):
+    rows = batch(devices[0].test_benign[:3], ["dev2", None, "unheard of"])
+    (verdicts,) = score_batches(detector, [rows], device="dev1")
+    assert [v.device for v in verdicts] == ["dev1"] * 3
+
+
+@pytest.mark.req("L-16")
+def test_no_device_where_there_are_several_heads_is_an_error(devices, detector):
+    rows = batch(devices[0].test_benign[:1], [None])
+    with pytest.raises(ModelError, match="none is chosen"):
+        list(score_batches(detector, [rows]))
+
+    def never():
+        raise AssertionError("the input was read")
+        yield
+
+    with pytest.raises(ModelError, match="no head for 'dev9'"):
+        list(score_batches(detector, never(), device="dev9"))
+
+
+@pytest.mark.req("L-16")
+def test_an_unknown_device_is_named_or_skipped(devices, detector):
+    rows = batch(devices[0].test_benign[:3], ["dev0", "dev9", "dev1"])
+    with pytest.raises(DataError, match="row 2: the model has no head for device 'dev9'"):
+        list(score_batches(detector, [rows]))
+    skipped: list[DataError] = []
+    (verdicts,) = score_batches(detector, [rows], bad=skipped.append)
+    assert [v.row for v in verdicts] == [1, 3]
+    assert len(skipped) == 1
+
+
+def test_the_tally_counts(devices, detector):
+    tally = Tally()
+    values = np.concatenate([devices[0].test_benign[:50], devices[0].test_attack[:50]])
+    for verdicts in score_batches(detector, [batch(values, ["dev0"] * 100)]):
+        tally.count(verdicts)
+    assert tally.rows == 100
+    alerts = int(np.sum(detector.score(values, "dev0") > detector.threshold("dev0")))
+    assert tally.alerts == alerts
+    assert tally.summary(2.0) == f"100 rows, {alerts} alerts, 50 rows/s in 2.0 s"
+    tally.skipped = 3
+    assert tally.summary(2.0).endswith(", 3 rows skipped")
