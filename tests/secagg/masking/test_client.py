@@ -137,6 +137,7 @@ LIES_ABOUT_KEYS: list[tuple[str, str, Callable[[PeerKeys], PeerKeys]]] = [
 ]
 
 
+@pytest.mark.req("T-06")
 @pytest.mark.req("M-03")
 @pytest.mark.req("M-04")
 @pytest.mark.req("M-06")
@@ -240,6 +241,7 @@ def client_answers(client: MaskingClient) -> UnmaskAnswer:
 # --- Survivors and UnmaskRequest ---------------------------------------------------------------
 
 
+@pytest.mark.req("T-06")
 @pytest.mark.req("M-11")
 @pytest.mark.parametrize(
     ("survivors", "match"),

@@ -27,7 +27,7 @@ ALIVE = len(EXCHANGES)
 
 
 def expected(n: int, dies: dict[str, int]) -> tuple[AbortReason | None, tuple[str, ...]]:
-    """Say how a round on the complete graph ends, from the phase each node dies in (ALIVE: none)."""
+    """Say how a round on the complete graph ends, by the phase each node dies in (ALIVE: none)."""
     for phase, reason in enumerate(REASONS):
         if sum(when > phase for when in dies.values()) < default_quorum(n):
             return reason, ()
@@ -102,6 +102,7 @@ def schedules(draw: st.DrawFn) -> tuple[int, dict[tuple[str, str, int], int]]:
     return n, draw(st.dictionaries(key, st.sampled_from([0, 2, 3]), max_size=6))
 
 
+@pytest.mark.req("T-04")
 @pytest.mark.req("M-01")
 @pytest.mark.req("M-21")
 @settings(max_examples=60, deadline=None)

@@ -60,6 +60,7 @@ def parts_of(outcome: Outcome, setup: RoundSetup) -> dict[str, np.ndarray]:
     return {node: np.concatenate(chunks) for node, chunks in parts.items()}
 
 
+@pytest.mark.req("T-01")
 @pytest.mark.req("M-23")
 def test_what_the_coordinator_sees_of_an_input_is_uniform() -> None:
     for vector in uploads(Fleet(MASKING, SETUP)).values():
@@ -158,6 +159,7 @@ def all_secrets(recording: Recording) -> set[bytes]:
     return found
 
 
+@pytest.mark.req("T-07")
 @pytest.mark.req("M-20")
 def test_secrets_are_in_no_repr_no_error_and_no_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)

@@ -102,6 +102,7 @@ def test_other_spellings_of_one_heartbeat_are_refused(spelling: bytes) -> None:
     refused(spelling)
 
 
+@pytest.mark.req("T-03")
 @pytest.mark.req("W-04")
 @settings(max_examples=500, deadline=None)
 @given(st.binary(max_size=200))

@@ -54,6 +54,7 @@ def test_the_layout_is_the_documented_one() -> None:
     assert frame[len(header) : len(header) + 64] == sign(NODE, ENVELOPE, header, body)
 
 
+@pytest.mark.req("T-02")
 @pytest.mark.req("W-05")
 def test_every_single_bit_flip_is_refused() -> None:
     frame = seal()

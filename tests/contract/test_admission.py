@@ -1,0 +1,116 @@
+"""Who gets through to the coordinator: sockets on loopback, keys of the roster only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import zmq
+from zmq.utils import z85
+
+from nodes.transport import CoordinatorSocket, NodeSocket
+
+WAIT = 5_000  # ms; reached only where something is broken
+
+
+def curve() -> tuple[bytes, bytes]:
+    """Return (secret, public), raw."""
+    public, secret = zmq.curve_keypair()
+    return z85.decode(secret), z85.decode(public)
+
+
+class Hall:
+    """A coordinator's socket with a roster that a test may change."""
+
+    def __init__(self) -> None:
+        self.secret, self.public = curve()
+        self.roster: dict[bytes, str] = {}
+        self.socket = CoordinatorSocket(
+            "tcp://127.0.0.1:*", secret=self.secret, public=self.public, lookup=self.roster.get
+        )
+
+    def enter(self, *, listed_as: str | None = None, server: bytes | None = None) -> NodeSocket:
+        secret, public = curve()
+        if listed_as is not None:
+            self.roster[public] = listed_as
+        return NodeSocket(
+            self.socket.endpoint, secret=secret, public=public, server=server or self.public
+        )
+
+    def hears(self) -> list[tuple[str, bytes]]:
+        self.socket.socket.poll(WAIT)
+        return self.socket.receive()
+
+
+@pytest.fixture
+def hall() -> Iterator[Hall]:
+    hall = Hall()
+    yield hall
+    hall.socket.close()
+
+
+def outcome(node: NodeSocket) -> str:
+    """Wait for the handshake to end; return what became of it."""
+    for _ in range(100):
+        node._monitor.poll(WAIT // 100)
+        change = node.connection_change()
+        if change and change != "nobody listens there yet":
+            return change
+    raise AssertionError("the handshake did not end")
+
+
+@pytest.mark.req("W-07")
+@pytest.mark.req("T-02")
+def test_a_listed_key_gets_in_under_the_name_of_the_roster(hall: Hall) -> None:
+    node = hall.enter(listed_as="node-7")
+    try:
+        node.send(b"I am somebody else")
+        assert hall.hears() == [("node-7", b"I am somebody else")]
+        assert hall.socket.send("node-7", b"answer")
+        node.socket.poll(WAIT)
+        assert node.receive() == [b"answer"]
+    finally:
+        node.close()
+
+
+@pytest.mark.req("W-07")
+def test_an_unlisted_key_is_turned_away_and_reported(hall: Hall) -> None:
+    node = hall.enter()
+    try:
+        node.send(b"hello")
+        assert "does not admit" in outcome(node)
+        assert len(hall.socket.strangers()) == 1
+        assert hall.socket.receive() == []
+    finally:
+        node.close()
+
+
+@pytest.mark.req("W-07")
+def test_a_key_that_was_revoked_since_it_connected_is_not_heard(hall: Hall) -> None:
+    node, other = hall.enter(listed_as="node-1"), hall.enter(listed_as="node-2")
+    try:
+        node.send(b"before")
+        assert hall.hears() == [("node-1", b"before")]
+        for key, name in list(hall.roster.items()):
+            if name == "node-1":
+                del hall.roster[key]
+        node.send(b"after")
+        other.send(b"mine")
+        heard = hall.hears() + hall.hears()
+        assert ("node-2", b"mine") in heard
+        assert b"after" not in [frame for _, frame in heard]
+    finally:
+        node.close()
+        other.close()
+
+
+@pytest.mark.req("W-07")
+def test_a_node_does_not_talk_to_another_server_key(hall: Hall) -> None:
+    _, other = curve()
+    node = hall.enter(listed_as="node-1", server=other)
+    try:
+        node.send(b"secret")
+        assert outcome(node) != "connected"
+        assert hall.socket.receive() == []
+    finally:
+        node.close()
