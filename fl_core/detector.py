@@ -94,10 +94,10 @@ class Detector:
             )
         if not self.heads:
             raise ModelError("a detector needs at least one head")
-        k = self.model.embedding_dim
+        width = 2 * self.model.embedding_dim
         for device, head in self.heads.items():
             fits = len(head.normaliser.location) == self.model.input_dim
-            if not fits or len(head.statistics.mean) != k or head.device != device:
+            if not fits or len(head.statistics.mean) != width or head.device != device:
                 raise ModelError(f"the head of {device!r} does not fit the encoder")
 
     @cached_property

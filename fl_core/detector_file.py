@@ -35,7 +35,7 @@ MAX_FILE_BYTES: Final = 1 << 30
 """Largest file read: a thousand heads of the default model fit 1 % of it."""
 
 _KEY: Final = "detector"
-_HEAD_ARRAYS: Final = ("location", "scale", "mean", "whitening")
+_HEAD_ARRAYS: Final = ("location", "scale", "spread", "mean", "whitening")
 _HEAD_FIELDS: Final = {
     "device": str,
     "threshold": float,
@@ -58,6 +58,7 @@ def save(detector: Detector, path: Path) -> None:
         parts = (
             head.normaliser.location,
             head.normaliser.scale,
+            np.array([head.statistics.spread]),
             head.statistics.mean,
             head.statistics.whitening,
         )
@@ -169,10 +170,10 @@ def _is_head(value: object) -> bool:
 def _expected(facts: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Work out which arrays, and of which shapes, the metadata promises."""
     model = ModelConfig.from_dict(facts["model"])
-    d, k = model.input_dim, model.embedding_dim
+    d, u = model.input_dim, 2 * model.embedding_dim
     shapes: dict[str, tuple[int, ...]] = {"params": (ParamSpec.from_model(model).dim,)}
     for i in range(len(facts["heads"])):
-        for name, shape in zip(_HEAD_ARRAYS, ((d,), (d,), (k,), (k, k)), strict=True):
+        for name, shape in zip(_HEAD_ARRAYS, ((d,), (d,), (1,), (u,), (u, u)), strict=True):
             shapes[f"head.{i}.{name}"] = shape
     return shapes
 
@@ -211,9 +212,9 @@ def _detector(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Detecto
 
 
 def _head(fields: dict[str, Any], parts: list[NDArray[Any]]) -> Head:
-    location, scale, mean, whitening = parts
+    location, scale, spread, mean, whitening = parts
     return Head(
         normaliser=Normaliser(location, scale),
-        statistics=EmbeddingStatistics(mean, whitening),
+        statistics=EmbeddingStatistics(float(spread[0]), mean, whitening),
         **fields,
     )

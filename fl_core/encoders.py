@@ -17,11 +17,9 @@ from torch.nn import functional
 
 from fl_core.config import ModelConfig
 from fl_core.parameters import ParamSpec
+from fl_core.scoring import EPSILON
 
-__all__ = ["EPSILON", "Encoder", "build_encoder", "embed", "standardise"]
-
-EPSILON: Final = 1e-5
-"""Added to the variance in `standardise`, so that a constant embedding gives zeros."""
+__all__ = ["Encoder", "build_encoder", "embed", "standardise"]
 
 _CHUNK: Final = 8192
 """Rows embedded at once: bounds memory at a few MB whatever the input."""

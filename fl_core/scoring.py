@@ -1,7 +1,9 @@
 """From embeddings to anomaly scores, and from benign scores to a threshold.
 
 The score is the Mahalanobis length of a row's embedding under the mean and covariance of the
-node's own benign rows: summary statistics only, no row is kept. Numpy only.
+node's own benign rows: summary statistics only, no row is kept. An embedding is looked at twice, as
+it is and standardised, because attacks show in either: floods in its length, which the contrast
+leaves free, and unusual mixtures in its direction, which the contrast has learned. Numpy only.
 """
 
 from __future__ import annotations
@@ -15,32 +17,53 @@ from numpy.typing import ArrayLike, NDArray
 
 from fl_core.errors import ModelError
 
-__all__ = ["SHRINKAGE", "EmbeddingStatistics", "benign_threshold"]
+__all__ = ["EPSILON", "SHRINKAGE", "EmbeddingStatistics", "benign_threshold", "standardised"]
 
-SHRINKAGE: Final = 0.01
+EPSILON: Final = 1e-5
+"""Added to the variance in `standardised`, so that a constant embedding gives zeros."""
+
+SHRINKAGE: Final = 0.1
 """Share of the mean variance that is added to every variance of the covariance: keeps it
 invertible for any number of rows and damps directions that the benign rows hardly use."""
 
-_TINY: Final = 1e-12
-"""Least variance added, for embeddings that do not vary at all."""
+_TINY: Final = 1e-9
+"""Least spread, and least variance added, for embeddings that do not vary at all."""
+
+
+def standardised(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return z~ = (z - mu) / sigma with mu, sigma over the k coordinates of each row.
+
+    The same as `fl_core.encoders.standardise`, in numpy.
+
+    Args:
+        embeddings: Shape (n, k).
+    """
+    centred = embeddings - embeddings.mean(axis=1, keepdims=True)
+    scale = np.sqrt(np.square(centred).mean(axis=1, keepdims=True) + EPSILON)
+    return np.asarray(centred / scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EmbeddingStatistics:
     """Where a node's benign embeddings lie, and how they spread."""
 
+    spread: float
+    """Standard deviation of all coordinates together, above 0: brings z to the scale of z~."""
+
     mean: NDArray[np.float64]
-    """Shape (k,)."""
+    """Shape (2k,): mean of (z / spread, z~)."""
 
     whitening: NDArray[np.float64]
-    """Shape (k, k), lower triangular W with W W^T the inverse of the shrunk covariance."""
+    """Shape (2k, 2k), lower triangular W with W W^T the inverse of the shrunk covariance."""
 
     def __post_init__(self) -> None:
-        k = len(self.mean) if self.mean.ndim == 1 else -1
-        if self.whitening.shape != (k, k):
-            raise ModelError("embedding statistics need a (k,) mean and a (k, k) whitening")
+        width = len(self.mean) if self.mean.ndim == 1 else -1
+        if width % 2 or self.whitening.shape != (width, width):
+            raise ModelError("embedding statistics need a (2k,) mean and a (2k, 2k) whitening")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.whitening).all()):
             raise ModelError("embedding statistics hold a NaN or an infinity")
+        if not (math.isfinite(self.spread) and self.spread >= _TINY):
+            raise ModelError(f"embedding statistics have the spread {self.spread}")
 
     @classmethod
     def fit(cls, embeddings: ArrayLike) -> EmbeddingStatistics:
@@ -52,22 +75,26 @@ class EmbeddingStatistics:
         z = np.asarray(embeddings, dtype=np.float64)
         if z.ndim != 2 or len(z) == 0 or not np.isfinite(z).all():
             raise ModelError("need at least one embedding, all finite")
-        mean = z.mean(axis=0)
-        centred = z - mean
+        spread = max(float(z.std()), _TINY)
+        both = np.concatenate((z / spread, standardised(z)), axis=1)
+        mean = both.mean(axis=0)
+        centred = both - mean
         covariance = centred.T @ centred / len(z)
         ridge = SHRINKAGE * float(np.trace(covariance)) / len(covariance) + _TINY
         precision = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
         whitening = np.linalg.cholesky((precision + precision.T) / 2.0)
-        return cls(mean, whitening.astype(np.float64, copy=False))
+        return cls(spread, mean, whitening.astype(np.float64, copy=False))
 
     def distance(self, embeddings: ArrayLike) -> NDArray[np.float64]:
         """Score embeddings of shape (n, k).
 
         Returns:
-            Shape (n,): sqrt((z - m)^T C^-1 (z - m) / k), 0 or more, about 1 for a benign row.
+            Shape (n,): sqrt((u - m)^T C^-1 (u - m) / 2k) with u = (z / spread, z~); 0 or more,
+            below about 1 for most benign rows.
         """
-        whitened = (np.asarray(embeddings, dtype=np.float64) - self.mean) @ self.whitening
-        return np.asarray(np.sqrt(np.square(whitened).mean(axis=1)))
+        z = np.asarray(embeddings, dtype=np.float64)
+        both = np.concatenate((z / self.spread, standardised(z)), axis=1)
+        return np.asarray(np.sqrt(np.square((both - self.mean) @ self.whitening).mean(axis=1)))
 
 
 def benign_threshold(scores: ArrayLike, max_fpr: float) -> float:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from fl_core.detector import Detector
 from fl_core.errors import DataError
 from fl_core.row_stream import OnBad, RowBatch
 
-__all__ = ["ScoredRow", "Tally", "score_batches"]
+__all__ = ["ScoredRow", "Tally", "one_thread", "score_batches"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,20 @@ class Tally:
         rate = self.rows / max(seconds, 1e-9)
         line = f"{self.rows} rows, {self.alerts} alerts, {rate:.0f} rows/s in {seconds:.1f} s"
         return line + (f", {self.skipped} rows skipped" if self.skipped else "")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread within the block: on small bursts more only wait for one another.
+
+    It sets a process-wide number and puts it back, so it belongs around a whole command.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def score_batches(

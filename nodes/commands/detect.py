@@ -19,7 +19,7 @@ import click
 from fl_core.detector import Detector
 from fl_core.errors import DataError
 from fl_core.row_stream import open_batches
-from fl_core.streaming import ScoredRow, Tally, score_batches
+from fl_core.streaming import ScoredRow, Tally, one_thread, score_batches
 
 __all__ = ["command"]
 
@@ -52,7 +52,7 @@ def command(model: str, data: str, device: str | None, follow: bool, every: bool
 
     bad = skip if follow else None
     wait = (lambda: time.sleep(POLL_S)) if follow else None
-    with _quiet_end(live=follow or data == "-"):
+    with _quiet_end(live=follow or data == "-"), one_thread():
         try:
             with open_batches(data, detector.feature_names, wait=wait, bad=bad) as batches:
                 for verdicts in score_batches(detector, batches, device=device, bad=bad):

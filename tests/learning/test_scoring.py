@@ -2,9 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from fl_core.encoders import standardise
 from fl_core.errors import ModelError
-from fl_core.scoring import SHRINKAGE, EmbeddingStatistics, benign_threshold
+from fl_core.scoring import (
+    EPSILON,
+    SHRINKAGE,
+    EmbeddingStatistics,
+    benign_threshold,
+    standardised,
+)
 
 
 @pytest.mark.req("L-10")
@@ -12,12 +20,32 @@ def test_the_score_is_the_mahalanobis_length():
     rng = np.random.default_rng(0)
     z = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 4)) + 5
     statistics = EmbeddingStatistics.fit(z)
-    covariance = np.cov(z.T, bias=True)
-    covariance += SHRINKAGE * np.trace(covariance) / 4 * np.eye(4)
-    for row, score in zip(z[:5], statistics.distance(z[:5]), strict=True):
-        centred = row - z.mean(axis=0)
-        expected = np.sqrt(centred @ np.linalg.solve(covariance, centred) / 4)
+    direction = (z - z.mean(axis=1, keepdims=True)) / np.sqrt(
+        z.var(axis=1, keepdims=True) + EPSILON
+    )
+    both = np.hstack([z / z.std(), direction])
+    covariance = np.cov(both.T, bias=True)
+    covariance += SHRINKAGE * np.trace(covariance) / 8 * np.eye(8)
+    for row, score in zip(both[:5], statistics.distance(z[:5]), strict=True):
+        centred = row - both.mean(axis=0)
+        expected = np.sqrt(centred @ np.linalg.solve(covariance, centred) / 8)
         assert score == pytest.approx(expected)
+
+
+@pytest.mark.req("L-05")
+def test_numpy_and_torch_standardise_alike():
+    z = np.random.default_rng(0).normal(3.0, 5.0, size=(40, 16))
+    z[0] = 2.0
+    assert np.allclose(standardised(z), standardise(torch.tensor(z)).numpy(), atol=1e-12)
+
+
+def test_both_length_and_direction_count():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=8) * 3 + rng.normal(size=(500, 8)) * 0.3
+    statistics = EmbeddingStatistics.fit(z)
+    usual = statistics.distance(z).max()
+    assert statistics.distance(4.0 * z[:1])[0] > usual
+    assert statistics.distance(-z[:1])[0] > usual
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
