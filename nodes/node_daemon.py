@@ -115,7 +115,8 @@ class NodeDaemon:
                 self._finish(self._final, socket)
         finally:
             socket.close()
-            self._worker.shutdown(wait=not self._waiter.stopping, cancel_futures=True)
+            # A training step that runs on while the interpreter ends can hang in torch.
+            self._worker.shutdown(wait=True, cancel_futures=True)
             self._waiter.close()
         return self._final is not None
 

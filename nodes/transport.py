@@ -30,8 +30,9 @@ MAX_UPLOAD: Final = 1 << 22
 _QUEUE: Final = 64  # frames libzmq holds for one peer: 256 MB at worst, in practice some 5 MB
 _DRAIN: Final = 256  # frames handled between two looks at the clock
 _ZAP_DOMAIN: Final = b"secagg"
+_CONNECTED: Final = "connected"
 _CONNECTION_STATES: Final[dict[int, str]] = {
-    zmq.EVENT_HANDSHAKE_SUCCEEDED: "connected",
+    zmq.EVENT_HANDSHAKE_SUCCEEDED: _CONNECTED,
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the coordinator does not admit this node's transport key: "
     "is it approved, not revoked, and the coordinator's roster up to date?",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "whoever listens there does not speak CURVE with us",
@@ -198,8 +199,11 @@ class NodeSocket:
         self._socket.set(zmq.RECONNECT_IVL, 200)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 5_000)
         self._socket.set(zmq.SNDHWM, 10_000)
-        self._monitor = self._socket.get_monitor_socket(sum(_CONNECTION_STATES))
+        self._monitor = self._socket.get_monitor_socket(
+            sum(_CONNECTION_STATES) | zmq.EVENT_CONNECTED
+        )
         self._connection = ""
+        self._reached = False
         try:
             self._socket.connect(connect)
         except zmq.ZMQError as error:
@@ -218,8 +222,15 @@ class NodeSocket:
         """Return what became of the connection since the last call, or None if nothing did."""
         before = self._connection
         while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
-            self._connection = _CONNECTION_STATES[event["event"]]
+            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+            if event == zmq.EVENT_CONNECTED:
+                self._reached = True
+            elif event == zmq.EVENT_CONNECT_RETRIED:  # says why only if TCP never got through
+                if not self._reached:
+                    self._connection = _CONNECTION_STATES[event]
+                self._reached = False
+            elif event != zmq.EVENT_DISCONNECTED or self._connection == _CONNECTED:
+                self._connection = _CONNECTION_STATES[event]
         return self._connection if self._connection != before else None
 
     def receive(self) -> list[bytes]:

@@ -55,10 +55,12 @@ def scheme_named(name: str) -> Scheme:
 
 
 def default_quorum(n_nodes: int) -> int:
-    """Return ⌈2n/3⌉: the round survives n/3 dropouts and n/3 colluding nodes (M-03).
+    """Return ⌈2n/3⌉, at least 3: the round survives n/3 dropouts and n/3 colluding nodes (M-03).
+
+    Below 3 each contributor could subtract its own input from the released sum.
 
     Two survivor sets that each carry this many co-signatures share an honest signer as long as
     fewer than n/3 nodes collude, and an honest node signs once. Source: Bonawitz et al. 2017,
     section 6.2.
     """
-    return -(-2 * n_nodes // 3)
+    return max(3, -(-2 * n_nodes // 3))

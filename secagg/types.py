@@ -158,10 +158,10 @@ class RoundSetup:
                 f"threshold {self.threshold} of {holders} share holders is not safe",
                 hint=f"use {holders // 2 + 1} to {holders}",
             )
-        if not n // 2 < self.quorum <= n:  # M-03
+        least = max(3, n // 2 + 1)
+        if not least <= self.quorum <= n:  # M-03
             raise ConfigError(
-                f"quorum {self.quorum} of {n} nodes is not safe",
-                hint=f"use {n // 2 + 1} to {n}",
+                f"quorum {self.quorum} of {n} nodes is not safe", hint=f"use {least} to {n}"
             )
         if not 8 <= self.ring_bits <= 32 or self.dim < 1:
             raise ConfigError("ring_bits must be 8 to 32 and dim at least 1")
