@@ -114,3 +114,23 @@ def test_a_node_does_not_talk_to_another_server_key(hall: Hall) -> None:
         assert hall.socket.receive() == []
     finally:
         node.close()
+
+
+@pytest.mark.req("W-07")
+def test_a_refused_node_gets_in_once_the_roster_lists_it(hall: Hall) -> None:
+    """It was started before its certificate reached the coordinator: nobody restarts it."""
+    secret, public = curve()
+    node = NodeSocket(hall.socket.endpoint, secret=secret, public=public, server=hall.public)
+    try:
+        assert "does not admit" in outcome(node)
+        hall.roster[public] = "node-9"
+        for _ in range(75):
+            node.connection_change()  # as the daemon does at every turn
+            node.send(b"hello")
+            hall.socket.socket.poll(WAIT // 25)
+            heard = hall.socket.receive()
+            if heard:
+                break
+        assert ("node-9", b"hello") in heard
+    finally:
+        node.close()

@@ -22,8 +22,8 @@ def test_the_threshold_exceeds_half_of_the_holders(n: int, neighbours: int) -> N
 
 @pytest.mark.req("M-03")
 @pytest.mark.parametrize("n", [3, 4, 5, 10, 100])
-def test_the_quorum_exceeds_half_of_the_cohort(n: int) -> None:
-    least = n // 2 + 1
+def test_the_quorum_exceeds_half_of_the_cohort_and_is_at_least_three(n: int) -> None:
+    least = max(3, n // 2 + 1)
     make_setup(n, quorum=least)
     make_setup(n, quorum=n)
     for quorum in (0, least - 1, n + 1):

@@ -114,7 +114,7 @@ def test_another_version_is_refused_and_named(version: int) -> None:
 
 @pytest.mark.req("W-02")
 def test_an_oversize_frame_is_refused() -> None:
-    with pytest.raises(DecodeError):
+    with pytest.raises(DecodeError, match="exceeds"):
         opened(bytes(MAX_ENVELOPE + 1))
 
 
