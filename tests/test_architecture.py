@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,9 +42,15 @@ def modules(*packages: str) -> Iterator[tuple[str, str]]:
             yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
 
 
-def imports(source: str, *, at_runtime: bool = False) -> set[str]:
+@functools.cache
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+@functools.cache
+def imports(source: str, *, at_runtime: bool = False) -> frozenset[str]:
     """Return the dotted names that a module imports anywhere, also inside functions."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     skipped: set[int] = set()
     if at_runtime:
         for node in ast.walk(tree):
@@ -60,7 +67,7 @@ def imports(source: str, *, at_runtime: bool = False) -> set[str]:
                 names.add("." * node.level)
             else:
                 names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
 def roots(source: str) -> set[str]:
@@ -93,7 +100,7 @@ def sans_io(path: str, source: str) -> set[str]:
 def unsafe_format(path: str, source: str) -> set[str]:
     """Modules and options that run code found in data."""
     found = roots(source) & UNSAFE_FORMATS
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
             found |= {"allow_pickle"} - ({"allow_pickle"} if _is_false(node.value) else set())
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "eval", "exec"):
@@ -108,7 +115,7 @@ def _is_false(node: ast.expr) -> bool:
 def global_randomness(path: str, source: str) -> set[str]:
     """Uses of a random state that a whole process shares."""
     found = roots(source) & {"random"}
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.Attribute):
             text = ast.unparse(node)
             if text in ("torch.manual_seed", "np.random.seed", "np.random.rand", "np.random.randn"):

@@ -166,6 +166,18 @@ def test_no_coordinate_exceeds_the_largest_integer(x: np.ndarray) -> None:
         assert np.abs(vector).max() <= encoding.largest
 
 
+@pytest.mark.req("E-03")
+def test_float_error_at_the_bound_does_not_exceed_the_largest_integer() -> None:
+    """With 24 bits, B·(M/B) can come out a few 1e-9 above M; rounded up that would be M + 1."""
+    excess = 0
+    for bound in np.linspace(0.1, 10.0, 200).tolist():
+        encoding = one_segment(1, bound=bound, bits=24, ring=26)
+        excess += bound * (encoding.largest / bound) > encoding.largest
+        values = {"update": np.array([bound])}
+        assert encoding.encode(values, always(b"\xff")).vector.tolist() == [encoding.largest]
+    assert excess  # the case occurs
+
+
 @pytest.mark.req("E-02")
 @pytest.mark.parametrize(
     "values",
