@@ -100,7 +100,7 @@ class ModelConfig(Settings):
     """Widths of the hidden layers, input side first."""
 
     embedding_dim: int = 64
-    """Coordinates k of an embedding; 64 beat 32 on every set (specs/90-learning.md section 7)."""
+    """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice."""
 
     def __post_init__(self) -> None:
         if self.kind not in ENCODER_KINDS:
@@ -122,7 +122,7 @@ class ModelConfig(Settings):
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig(Settings):
-    """One node's training in one round. Numbers chosen as specs/90-learning.md section 7 says."""
+    """One node's training in one round. Numbers chosen as specs/90-learning.md section 8 says."""
 
     steps: int = 60
     """Optimiser steps a round: the same for every node, so that a small node is not drowned."""
@@ -136,9 +136,9 @@ class TrainConfig(Settings):
     temperature: float = 0.2
     """tau of InfoNCE (specs/90-learning.md section 4); lower sharpens the contrast."""
 
-    align_weight: float = 3.0
-    """Factor of the alignment to the global reference; 0 switches it off, and below about 2 the
-    reference stays so short that all consistency weights are one half."""
+    align_weight: float = 1.0
+    """Factor of the alignment to the global reference; 0 switches it off. Below about 2 the
+    contrast outweighs it: the reference stays short, the consistency weights near one half."""
 
     noise_std: float = 0.05
     """Standard deviation of the noise on a view's features, in node standard deviations."""
@@ -146,9 +146,9 @@ class TrainConfig(Settings):
     gain_std: float = 0.1
     """Standard deviation of the common gain of one stream and window: a slightly busier moment."""
 
-    drop_rate: float = 0.0
-    """Probability that a view misses a stream's window, that is, shows the node's mean there; above
-    0 the encoder learns to overlook what many attacks do."""
+    drop_rate: float = 0.02
+    """Probability that a view misses a stream's window, that is, shows the node's mean there. More
+    helps on real rows and hurts on the built-in ones (specs/90-learning.md section 8)."""
 
     synthetic_negatives: bool = False
     """Also push the rows away from corrupted rows (specs/90-learning.md section 4)."""
