@@ -10,8 +10,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.normalise import Normaliser
@@ -68,6 +66,8 @@ def train_alone(
 
 def pca_score(train: ArrayLike) -> ScoreFunction:
     """Return the mean squared reconstruction error of PCA on normalised rows."""
+    from sklearn.decomposition import PCA  # on use: see fl_core.metrics
+
     normaliser = Normaliser.fit(train)
     rows = normaliser.apply(train).astype(np.float64)
     kept = max(1, min(PCA_COMPONENTS, len(rows), rows.shape[1] // 2))
@@ -82,6 +82,8 @@ def pca_score(train: ArrayLike) -> ScoreFunction:
 
 def knn_score(train: ArrayLike) -> ScoreFunction:
     """Return the mean distance to the nearest training rows, on normalised rows."""
+    from sklearn.neighbors import NearestNeighbors  # on use: see fl_core.metrics
+
     normaliser = Normaliser.fit(train)
     rows = normaliser.apply(train)
     index = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(rows))).fit(rows)

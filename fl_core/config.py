@@ -14,7 +14,15 @@ from typing import Any, Self
 
 from fl_core.errors import ModelError
 
-__all__ = ["ENCODER_KINDS", "ModelConfig", "Settings", "TrainConfig", "check_number"]
+__all__ = [
+    "ENCODER_KINDS",
+    "ModelConfig",
+    "Settings",
+    "TrainConfig",
+    "check_integer",
+    "check_integers",
+    "check_number",
+]
 
 ENCODER_KINDS: tuple[str, ...] = ("mlp",)
 """Encoders that `fl_core.encoders` can build."""

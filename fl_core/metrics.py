@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from fl_core.errors import ModelError
 
@@ -103,6 +102,9 @@ def quality(benign: ArrayLike, attack: ArrayLike, threshold: float) -> Detection
         raise ModelError(f"the threshold is {threshold}")
     labels = np.concatenate((np.zeros(len(quiet), int), np.ones(len(loud), int)))
     scores = np.concatenate((quiet, loud))
+    # Loading scikit-learn takes as long as training a round: only whoever measures pays for it.
+    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
     return DetectionQuality(
         auc=float(roc_auc_score(labels, scores)),
         auc_pr=float(average_precision_score(labels, scores)),

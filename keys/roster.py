@@ -22,11 +22,13 @@ from secagg.errors import KeyMaterialError
 __all__ = [
     "MAX_ROSTER_BYTES",
     "Member",
+    "MemberBody",
     "Revocation",
     "Role",
     "Roster",
     "check_transport_key",
     "is_roster",
+    "member_body",
     "verify_roster",
     "write_roster",
 ]

@@ -6,6 +6,8 @@ something can be mended, one line `hint: ...`. Exit codes are in `EXIT_CODES`.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import sys
 from typing import Final
@@ -99,6 +101,7 @@ def exit_code(error: Exception) -> int:
 
 def main() -> None:
     """Run the command line and turn typed errors into one line and an exit code."""
+    atexit.register(gc.freeze)  # the last sweep of a heap full of torch takes seconds for nothing
     try:
         secagg(standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -21,10 +21,15 @@ from secagg.errors import ConfigError
 
 __all__ = [
     "CoordinatorConfig",
+    "CoordinatorSection",
     "DataSection",
+    "DetectionSection",
     "NodeConfig",
+    "NodeSection",
+    "PolicySection",
     "RunSection",
     "Settings",
+    "UnlockSection",
     "load_coordinator_config",
     "load_node_config",
     "training_bytes",

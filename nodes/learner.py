@@ -6,7 +6,7 @@ The one file of `nodes` that runs torch, through `fl_core`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from fl_core.parameters import initial_parameters
 from fl_core.training import LocalUpdate, train_local
 from nodes.config import DataSection
 
-__all__ = ["Finished", "Learner", "Training", "load_data", "parse_training"]
+__all__ = ["Finished", "Learner", "Training", "load_data", "parse_training", "use_one_thread"]
 
 
 class _TrainingBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -50,6 +50,11 @@ class Finished:
     detector: Detector = field(repr=False)
     quality: dict[str, dict[str, float | int]]
     """Method to its numbers on this node's test rows."""
+
+
+def use_one_thread() -> None:
+    """Keep torch to one thread: nodes share machines in demos, and one thread is deterministic."""
+    torch.set_num_threads(1)
 
 
 def parse_training(data: bytes) -> Training:
@@ -86,14 +91,12 @@ class Learner:
         baselines: Also evaluate local-only training and a random encoder.
     """
 
-    THREADS: Final = 1  # nodes share machines in tests and demos; one thread is also deterministic
-
     def __init__(
         self, data: DeviceData, node_id: str, *, max_fpr: float, baselines: bool = False
     ) -> None:
         self.data, self._node_id = data, node_id
         self._max_fpr, self._baselines = max_fpr, baselines
-        torch.set_num_threads(self.THREADS)
+        use_one_thread()
 
     def train(
         self,

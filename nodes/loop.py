@@ -62,9 +62,12 @@ class Waiter:
     def signals(self) -> Iterator[None]:
         """Turn SIGINT and SIGTERM into `stopping` for as long as the block runs."""
         before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        # The kernel may hand the signal to another thread; the byte wakes the poll all the same.
+        wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
+            signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
                 signal.signal(number, handler)
 

@@ -6,13 +6,10 @@ import platform
 import socket as tcp
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlparse
-
-import cryptography
-import torch
-import zmq
 
 from fl_core.errors import DataError, ModelError
 from keys import Role
@@ -27,7 +24,7 @@ from nodes.coordinator_daemon import CHECKPOINT
 from nodes.learner import load_data
 from nodes.loop import clock, wall_clock
 from nodes.store import hold_state, load_memory, load_run
-from nodes.transport import NodeSocket
+from nodes.transport import NodeSocket, check_library
 from secagg.errors import ConfigError, RemoteProtocolError, SecAggError
 from secagg.version import PROTOCOL_VERSION, VERSION
 from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
@@ -99,7 +96,10 @@ def _node_checks(config: NodeConfig, members: Membership, *, running: bool) -> I
     if running:
         yield Finding("coordinator", True, "the node is running; stop it to test the connection")
         return
-    yield _run("network", lambda: _reach(config.node.coordinator))
+    reached = _run("network", lambda: _reach(config.node.coordinator))
+    yield reached
+    if not reached.passed:
+        return
     try:
         welcome = _ask(config, members)
     except SecAggError as error:
@@ -129,14 +129,10 @@ def _run(name: str, check: _Check) -> Finding:
 
 
 def _versions() -> str:
-    if not zmq.has("curve"):
-        raise ConfigError(
-            "this libzmq has no CURVE security", hint="install pyzmq from its official wheels"
-        )
+    libzmq = check_library()
     return (
         f"secagg {VERSION}, protocol {PROTOCOL_VERSION}, Python {platform.python_version()}, "
-        f"libzmq {zmq.zmq_version()}, cryptography {cryptography.__version__}, "
-        f"torch {torch.__version__}"
+        f"libzmq {libzmq}, cryptography {version('cryptography')}, torch {version('torch')}"
     )
 
 

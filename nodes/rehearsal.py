@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fl_core.data.sources import list_devices, load_device
@@ -15,7 +14,7 @@ from fl_core.server_opt import ServerOptConfig
 from fl_core.training import LocalUpdate, train_local
 from nodes.config import CoordinatorConfig, CoordinatorSection, RunSection
 from nodes.coordinator_daemon import fresh_run, server_step
-from nodes.learner import parse_training
+from nodes.learner import parse_training, use_one_thread
 from nodes.session.events import TrainRequested
 from nodes.simulator import Network, Simulation, Trainer
 from secagg.types import NodeId
@@ -83,7 +82,7 @@ def build_simulation(
 
 def sharded_training(shards: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Trainer:
     """Return a trainer that gives node i the i-th pair of training and validation rows."""
-    torch.set_num_threads(1)
+    use_one_thread()
 
     def train(node: NodeId, request: TrainRequested) -> LocalUpdate:
         settings = parse_training(request.offer.training)

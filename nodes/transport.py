@@ -9,7 +9,9 @@ Source: specs/20-wire.md section 5.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
@@ -23,13 +25,19 @@ from secagg.errors import ConfigError
 from secagg.types import NodeId
 from secagg.wire.envelope import MAX_ENVELOPE
 
-__all__ = ["MAX_UPLOAD", "CoordinatorSocket", "NodeSocket", "Traffic"]
+__all__ = ["MAX_UPLOAD", "CoordinatorSocket", "NodeSocket", "Traffic", "check_library"]
 
 MAX_UPLOAD: Final = 1 << 22
 """Bytes of one frame from a node: chunks are at most 512 kB, shares for 10 000 peers 2 MB."""
 _QUEUE: Final = 64  # frames libzmq holds for one peer: 256 MB at worst, in practice some 5 MB
 _DRAIN: Final = 256  # frames handled between two looks at the clock
 _ZAP_DOMAIN: Final = b"secagg"
+_KNOCK_AGAIN: Final = 2.0  # seconds after a failed handshake
+_REFUSALS: Final = (
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+)
 _CONNECTED: Final = "connected"
 _CONNECTION_STATES: Final[dict[int, str]] = {
     zmq.EVENT_HANDSHAKE_SUCCEEDED: _CONNECTED,
@@ -42,6 +50,19 @@ _CONNECTION_STATES: Final[dict[int, str]] = {
     zmq.EVENT_CONNECT_RETRIED: "nobody listens there yet",
 }
 _log = logging.getLogger(__name__)
+
+
+def check_library() -> str:
+    """Return the version of libzmq.
+
+    Raises:
+        ConfigError: it was built without CURVE.
+    """
+    if not zmq.has("curve"):
+        raise ConfigError(
+            "this libzmq has no CURVE security", hint="install pyzmq from its official wheels"
+        )
+    return zmq.zmq_version()
 
 
 class Traffic:
@@ -204,6 +225,7 @@ class NodeSocket:
         )
         self._connection = ""
         self._reached = False
+        self._knock_at: float | None = None
         try:
             self._socket.connect(connect)
         except zmq.ZMQError as error:
@@ -219,8 +241,17 @@ class NodeSocket:
         return self._socket
 
     def connection_change(self) -> str | None:
-        """Return what became of the connection since the last call, or None if nothing did."""
+        """Return what became of the connection since the last call, or None if nothing did.
+
+        Also knocks again after a failed handshake: libzmq itself gives up on a peer that turned it
+        away, but the roster may list this node tomorrow.
+        """
         before = self._connection
+        if self._knock_at is not None and time.monotonic() >= self._knock_at:
+            self._knock_at = None
+            with contextlib.suppress(zmq.ZMQError):  # libzmq may have dropped it already
+                self._socket.disconnect(self._peer)
+            self._socket.connect(self._peer)
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
             if event == zmq.EVENT_CONNECTED:
@@ -230,6 +261,8 @@ class NodeSocket:
                     self._connection = _CONNECTION_STATES[event]
                 self._reached = False
             elif event != zmq.EVENT_DISCONNECTED or self._connection == _CONNECTED:
+                if event in _REFUSALS:
+                    self._knock_at = time.monotonic() + _KNOCK_AGAIN
                 self._connection = _CONNECTION_STATES[event]
         return self._connection if self._connection != before else None
 

@@ -28,7 +28,7 @@ from secagg.types import (
 )
 from secagg.wire.messages import Message, PlainChunk
 
-__all__ = ["InsecurePlainScheme"]
+__all__ = ["InsecurePlainClient", "InsecurePlainCoordinator", "InsecurePlainScheme"]
 
 
 class InsecurePlainClient:

@@ -25,7 +25,7 @@ from fl_core.data.packets import Packet
 from fl_core.data.profiles import PROFILES, Profile, benign_packets
 from fl_core.data.traffic import DAY_S
 
-__all__ = ["ATTACK_ROWS", "attack_capture", "build_device", "device_names"]
+__all__ = ["ATTACK_ROWS", "attack_capture", "attack_rows", "build_device", "device_names"]
 
 ATTACK_ROWS: Final = {"stealth": 60, "slow": 70, "flood": 90}
 """Most rows of one attack at each intensity."""

@@ -19,7 +19,14 @@ from fl_core.data.dataset import DeviceData, Matrix, evenly
 from fl_core.data.table import count_rows, open_table, read_evenly
 from fl_core.errors import DataError
 
-__all__ = ["FLAT_NUMBERS", "benign_parts", "device_names", "feature_names", "load_device"]
+__all__ = [
+    "FLAT_NUMBERS",
+    "DeviceFiles",
+    "benign_parts",
+    "device_names",
+    "feature_names",
+    "load_device",
+]
 
 FLAT_NUMBERS: Final[dict[int, str]] = {
     1: "Danmini_Doorbell",

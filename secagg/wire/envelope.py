@@ -25,7 +25,7 @@ from secagg.version import PROTOCOL_VERSION
 from secagg.wire.codec import MAX_FRAME, decode, encode
 from secagg.wire.messages import Hello, Message, Probe, Welcome
 
-__all__ = ["MAX_ENVELOPE", "NO_RUN", "Opened", "open_envelope", "peek_sender", "seal_envelope"]
+__all__ = ["MAX_ENVELOPE", "NO_RUN", "Opened", "open_envelope", "seal_envelope"]
 
 NO_RUN: Final = bytes(16)
 _FIXED: Final = 1 + 16
@@ -46,14 +46,6 @@ def seal_envelope(message: Message, signer: Signer, *, to: NodeId, run_id: bytes
     header = _header(run_id, signer.node_id, to)
     body = encode(message)
     return header + sign(signer, ENVELOPE, header, body) + body
-
-
-def peek_sender(frame: bytes) -> NodeId | None:
-    """Return the id a frame claims to come from, unverified, or None if it has no such field."""
-    try:
-        return _split(frame, "unknown")[1]
-    except DecodeError:
-        return None
 
 
 def open_envelope(

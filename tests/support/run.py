@@ -76,7 +76,7 @@ class Run:
     state: RunState = field(default_factory=make_state)
     policies: dict[NodeId, NodePolicy] = field(default_factory=dict)
     trainer: Callable[[NodeId, TrainRequested], LocalUpdate] = constant_update
-    deliver: Filter = lambda sender, to, frame: [frame]  # noqa: E731
+    deliver: Filter = lambda sender, to, frame: [frame]
 
     def __post_init__(self) -> None:
         self.names = [f"node-{index}" for index in range(self.n)]
