@@ -69,6 +69,11 @@ class Settings:
 
 
 def check_integer(owner: str, name: str, value: object, *, low: int, high: int) -> None:
+    """Refuse a setting that is not a whole number from `low` to `high`.
+
+    Raises:
+        ModelError: names the setting and the range.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ModelError(
             f"{owner}.{name} is {value!r}", hint=f"use a whole number from {low} to {high}"
@@ -86,6 +91,11 @@ def check_number(owner: str, name: str, value: object, *, low: float, high: floa
 
 
 def check_integers(owner: str, name: str, value: object, *, at_most: int) -> None:
+    """Refuse a setting that is not a tuple of at most `at_most` positive whole numbers.
+
+    Raises:
+        ModelError: names the setting and the range.
+    """
     if not isinstance(value, tuple) or len(value) > at_most:
         raise ModelError(
             f"{owner}.{name} is {value!r}", hint=f"use a list of at most {at_most} whole numbers"

@@ -252,9 +252,10 @@ class Coordinator:
         if hello.protocol != PROTOCOL_VERSION:
             raise RemoteProtocolError(node, f"it speaks protocol version {hello.protocol}")
         step = SessionStep()
-        if node in self._present and self._in_round(node):  # it restarted: its secrets are gone
+        # A node that restarted has lost the round's secrets. It is forgotten before the round is
+        # closed without it, so that the next offer cannot reach it ahead of its welcome.
+        if self._present.pop(node, None) is not None and self._in_round(node):
             step = self._drop(node, now)
-        self._present.pop(node, None)
         step = _join(step, self._admit(node, now))
         if hello.roster_version < self._roster.version:
             update = RosterUpdate(self._roster.document)

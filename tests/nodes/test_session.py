@@ -48,6 +48,7 @@ from secagg.wire.messages import (
     ModelChunk,
     Probe,
     RoundOffer,
+    UnmaskAnswer,
     Welcome,
 )
 from tests.support.fleet import COORDINATOR, TestSigner
@@ -543,6 +544,26 @@ def test_a_loss_or_vector_that_is_not_finite_is_a_refusal_not_a_crash() -> None:
     (done,) = run.of(RoundDone)
     assert isinstance(done, RoundDone)
     assert len(done.contributors) == 3
+
+
+@pytest.mark.req("S-11")
+def test_a_restart_that_closes_a_round_is_welcomed_before_it_is_offered_another() -> None:
+    run = Run(n=5, plan=make_plan(rounds=3))
+    run.deliver = lambda sender, to, frame: (
+        []
+        if sender == "node-0" and isinstance(message_of(run, frame, sender), UnmaskAnswer)
+        else [frame]
+    )
+    run.boot()
+    run.take(COORDINATOR, run.coordinator.start(0.0, 0.0))
+    run.settle()
+    assert run.coordinator.state is State.ROUND  # all that is missing is node-0's answer
+    run.deliver = lambda sender, to, frame: [frame]
+    run.boot("node-0")
+    run.play()
+    assert not [e for e in run.of(PeerRejected, "node-0") if "another run" in str(e)]
+    assert run.now < 10
+    assert run.of(FinalModel, "node-0")
 
 
 def test_a_probe_is_answered_but_not_counted_in() -> None:
