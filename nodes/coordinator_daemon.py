@@ -53,7 +53,15 @@ def fresh_run(config: CoordinatorConfig, rng: Rng) -> RunState:
 
 
 def peak_memory_mb() -> float:
-    """Return this process's greatest resident size so far, in MB."""
+    """Return this process's greatest resident size so far, in MB.
+
+    From /proc where there is one: getrusage counts what the process was before it was exec'ed,
+    that is, its parent's size.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

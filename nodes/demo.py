@@ -83,6 +83,15 @@ def free_folder(base: Path) -> Path:
     return candidate
 
 
+def _claim(folder: Path) -> None:
+    """Make the run folder; what is in one already is never touched."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            f"{folder} exists and is not an empty folder", hint="choose another --out"
+        )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
     """Run the federation to its end.
 
@@ -98,6 +107,7 @@ def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
     started = time.monotonic()
     sites = _sites(plan)
     width = _input_width(plan, sites[0])
+    _claim(plan.folder)
     emit({"event": "demo.provisioning", "folder": str(plan.folder), "nodes": len(sites)})
     provision(
         plan.folder / "keys",

@@ -201,7 +201,8 @@ def show_progress(stream: TextIO, *, quiet: bool = False) -> Iterator[tuple[Emit
 
         yield print_line, view
         return
-    with Live(_Display(view), console=console, refresh_per_second=8) as live:
+    # Redrawn at each record: a refresh thread could come between a line and the frame below it.
+    with Live(_Display(view), console=console, auto_refresh=False) as live:
 
         def update(record: Record) -> None:
             view.take(record)
@@ -209,5 +210,6 @@ def show_progress(stream: TextIO, *, quiet: bool = False) -> Iterator[tuple[Emit
             line = None if record["event"] in quiet_events else line_of(record, view)
             if line is not None:
                 live.console.print(line, style="dim", highlight=False)
+            live.refresh()
 
         yield update, view

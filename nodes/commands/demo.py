@@ -11,7 +11,6 @@ import click
 from nodes.progress import human_bytes, show_progress
 from nodes.report import print_quality
 from nodes.supervisor import stop_on_signals
-from nodes.telemetry import Record
 from secagg.schemes import SCHEMES
 
 __all__ = ["command"]
@@ -59,14 +58,9 @@ def command(
     from nodes.demo import DemoPlan, free_folder, run_demo
 
     folder = out or free_folder(Path("run"))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=out is None)
     plan = DemoPlan(folder, data, nodes, rounds, scheme, seed, drop)
     with stop_on_signals(), show_progress(sys.stderr) as (show, _):
-
-        def emit(record: Record) -> None:
-            show(record)
-
-        result = run_demo(plan, emit)
+        result = run_demo(plan, show)
     report = result.report
     if as_json:
         click.echo(json.dumps(report, indent=2))
