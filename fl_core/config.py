@@ -164,7 +164,7 @@ class TrainConfig(Settings):
     gain_std: float = 0.1
     """Standard deviation of the common gain of one stream and window: a slightly busier moment."""
 
-    drop_rate: float = 0.02
+    drop_rate: float = 0.0
     """Probability that a view misses a stream's window, that is, shows the node's mean there. More
     helps on real rows and hurts on the built-in ones (specs/90-learning.md section 8)."""
 

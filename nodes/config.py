@@ -172,8 +172,8 @@ class DataSection(Settings, frozen=True):
 
     source: str
     """`builtin`, an .npz file, a folder in the UCI or flat N-BaIoT layout, or a CSV file."""
-    device: str
-    """Which device of the source."""
+    device: str = ""
+    """Which device of the source; may be left empty where the source has only one."""
     drop: tuple[str, ...] = ()
     """Columns to leave out, as patterns such as "HH_jit_*"."""
     seed: int = 0

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.data.dataset import DeviceData, drop_columns
-from fl_core.data.sources import load_device
+from fl_core.data.sources import list_devices, load_device
 from fl_core.detector import Detector
 from fl_core.errors import DataError, ModelError
 from fl_core.evaluation import evaluate, evaluate_device, round_seed
@@ -77,7 +77,16 @@ def load_data(section: DataSection) -> DeviceData:
     Raises:
         DataError: with file, row, column and mend.
     """
-    data = load_device(section.source, section.device, seed=section.seed)
+    device = section.device
+    if not device:
+        devices = list_devices(section.source)
+        if len(devices) != 1:
+            raise DataError(
+                f"{section.source} has {len(devices)} devices and data.device names none",
+                hint=f"set data.device to one of: {', '.join(devices)}",
+            )
+        device = devices[0]
+    data = load_device(section.source, device, seed=section.seed)
     return drop_columns(data, section.drop) if section.drop else data
 
 

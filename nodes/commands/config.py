@@ -63,7 +63,7 @@ def init_coordinator(
     "--coordinator", default="tcp://127.0.0.1:7710", show_default=True, help="Endpoint to join."
 )
 @click.option("--source", default="builtin", show_default=True, help="Data of this site.")
-@click.option("--device", default="Danmini_Doorbell", show_default=True, help="Device of the data.")
+@click.option("--device", default="", help="Device of the data, if it has several.")
 def init_node(
     out: Path | None,
     force: bool,

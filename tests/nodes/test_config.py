@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from fl_core.errors import DataError
 from nodes.cli import secagg
-from nodes.config import load_coordinator_config, load_node_config
+from nodes.config import DataSection, load_coordinator_config, load_node_config
+from nodes.learner import load_data
 from nodes.templates import coordinator_toml, field_notes, node_toml
 from secagg.errors import ConfigError
+from tests.support.federation import write_site
 
 COORDINATOR = {"coordinator": {"keys": "k", "state": "s"}}
 NODE = {
@@ -95,6 +98,16 @@ def test_a_policy_that_hides_nobody_and_a_missing_table_are_refused(tmp_path: Pa
         load_node_config(path)
     with pytest.raises(ConfigError, match="cannot read"):
         load_node_config(tmp_path / "absent.toml")
+
+
+def test_a_source_with_several_devices_needs_a_name_and_one_with_one_does_not(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(DataError, match=r"9 devices and data\.device names none") as caught:
+        load_data(DataSection(source="builtin"))
+    assert "Danmini_Doorbell" in caught.value.hint
+    write_site(tmp_path / "pump.csv", seed=0)
+    assert load_data(DataSection(source=str(tmp_path / "pump.csv"))).device == "pump"
 
 
 def test_config_init_writes_once_and_says_what_to_do_next(tmp_path: Path) -> None:
