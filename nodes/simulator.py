@@ -37,7 +37,14 @@ from nodes.session.offer import NodePolicy, RunPlan
 from nodes.session.participant import Participant
 from secagg.roles import ClientRole, CoordinatorRole, Scheme
 from secagg.schemes import scheme_named
-from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer, Step, SumReady
+from secagg.steps import Step, SumReady
+from secagg.types import (
+    NodeId,
+    RingVector,
+    Rng,
+    RoundSetup,
+    Signer,
+)
 from secagg.wire.envelope import open_envelope
 from secagg.wire.messages import (
     KeyAdvert,

@@ -10,21 +10,23 @@ import numpy as np
 
 from secagg import ring
 from secagg.errors import LocalProtocolError, RemoteProtocolError, ReplayError
-from secagg.types import (
-    AbortReason,
+from secagg.steps import (
     Event,
     InputRejected,
-    NodeId,
     Outgoing,
     PeerBlamed,
     PhaseEntered,
-    RingVector,
-    Rng,
     RoundFailed,
-    RoundSetup,
-    Signer,
     Step,
     SumReady,
+)
+from secagg.types import (
+    AbortReason,
+    NodeId,
+    RingVector,
+    Rng,
+    RoundSetup,
+    Signer,
 )
 from secagg.wire.messages import Message, PlainChunk
 

@@ -15,7 +15,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer, Step
+from secagg.steps import Step
+from secagg.types import (
+    NodeId,
+    RingVector,
+    Rng,
+    RoundSetup,
+    Signer,
+)
 from secagg.wire.messages import Message
 
 __all__ = ["ClientRole", "CoordinatorRole", "Scheme"]

@@ -1,4 +1,4 @@
-"""Values that every layer shares: ids, the set-up of one round, what a machine returns."""
+"""Values that every layer shares: ids, reasons, and the set-up of one round."""
 
 from __future__ import annotations
 
@@ -6,33 +6,22 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import ConfigError
 
-if TYPE_CHECKING:
-    from secagg.wire.messages import Message
-
 __all__ = [
-    "COORDINATOR_LIMIT",
+    "MAX_COHORT",
     "AbortReason",
-    "Event",
-    "InputRejected",
     "NodeId",
-    "Outgoing",
-    "PeerBlamed",
-    "PhaseEntered",
     "RefusalReason",
     "RingVector",
     "Rng",
-    "RoundFailed",
     "RoundSetup",
     "Signer",
-    "Step",
-    "SumReady",
     "check_node_id",
 ]
 
@@ -42,7 +31,7 @@ RingVector: TypeAlias = NDArray[np.uint32]
 Rng: TypeAlias = Callable[[int], bytes]
 """Returns n uniform bytes; daemons pass the operating system's generator."""
 
-COORDINATOR_LIMIT: Final = 10_000
+MAX_COHORT: Final = 10_000
 """Most nodes in one round; bounds what a message may make a peer allocate."""
 
 _NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -141,10 +130,10 @@ class RoundSetup:
         n = len(self.cohort)
         if n != len(set(self.cohort)) or list(self.cohort) != sorted(self.cohort):
             raise ConfigError("the cohort is not a sorted list of distinct ids")
-        if not 3 <= n <= COORDINATOR_LIMIT:
+        if not 3 <= n <= MAX_COHORT:
             raise ConfigError(
                 f"a cohort of {n} cannot hide anybody's input",
-                hint=f"offer the round to 3 to {COORDINATOR_LIMIT} nodes",
+                hint=f"offer the round to 3 to {MAX_COHORT} nodes",
             )
         if set(self.signing_keys) != set(self.cohort):
             raise ConfigError("the roster lacks a signing key of the cohort")
@@ -177,71 +166,3 @@ class RoundSetup:
     def n_chunks(self) -> int:
         """Chunks that one upload takes."""
         return -(-self.dim // self.chunk_values)
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One message for one peer; the session seals it, the transport carries it."""
-
-    to: NodeId
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseEntered:
-    """The coordinator's role moved on."""
-
-    phase: str
-    waiting_for: tuple[NodeId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PeerBlamed:
-    """A peer broke the protocol and is out of the round."""
-
-    peer: NodeId
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class InputRejected:
-    """A node learnt that its input is not part of this round's sum."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SumReady:
-    """The one result of a round: the sum modulo 2^ring_bits over `contributors`."""
-
-    total: RingVector = field(repr=False)
-    contributors: tuple[NodeId, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RoundFailed:
-    """The round ended without a result; nothing was released."""
-
-    reason: AbortReason
-    alive: int
-    needed: int
-
-
-Event: TypeAlias = PhaseEntered | PeerBlamed | InputRejected | SumReady | RoundFailed
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """All a state machine has to say after one input.
-
-    Attributes:
-        send: Messages to send, in order.
-        events: What happened, in order.
-        deadline: Time at which to call `on_timeout`, or None to leave it unset.
-        done: The machine accepts nothing more.
-    """
-
-    send: tuple[Outgoing, ...] = ()
-    events: tuple[Event, ...] = ()
-    deadline: float | None = None
-    done: bool = False

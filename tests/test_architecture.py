@@ -28,7 +28,7 @@ LAYERS = (
     ("secagg/types.py", "secagg/tags.py"),
     ("secagg/ring.py", "secagg/primitives/"),
     ("secagg/encoding.py", "secagg/wire/messages.py"),
-    ("secagg/wire/codec.py",),
+    ("secagg/wire/codec.py", "secagg/steps.py"),
     ("secagg/wire/envelope.py", "secagg/roles.py", "secagg/masking/", "secagg/insecure_plain.py"),
     ("secagg/schemes.py",),
 )

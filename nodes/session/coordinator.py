@@ -36,18 +36,21 @@ from nodes.session.events import (
 )
 from nodes.session.model_transfer import model_chunks, model_digest, to_bytes
 from nodes.session.offer import RunPlan, build_offer, encoding_of, setup_of
+from nodes.session.presence import Presence
 from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.roles import CoordinatorRole, Scheme
 from secagg.schemes import SCHEMES
-from secagg.types import (
-    AbortReason,
-    NodeId,
+from secagg.steps import (
     PeerBlamed,
     PhaseEntered,
     RoundFailed,
-    Signer,
     Step,
     SumReady,
+)
+from secagg.types import (
+    AbortReason,
+    NodeId,
+    Signer,
 )
 from secagg.version import PROTOCOL_VERSION, VERSION
 from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
@@ -74,7 +77,6 @@ ServerStep = Callable[
 ]
 """(params, mean update, optimiser state) -> (params, optimiser state)."""
 
-_MAX_BENCH: Final = 8  # rounds a node that keeps missing deadlines sits out at most
 _CATCH_UP: Final = 2.0  # seconds before the round after an aborted one, for nodes to come back
 
 
@@ -95,14 +97,6 @@ class RosterView:
     document: bytes
     signing_keys: dict[NodeId, bytes]
     """Active nodes only."""
-
-
-@dataclass(slots=True)
-class _Presence:
-    last_heard: float
-    misses: int = 0
-    benched_until: int = 0
-    """First round id this node is offered again."""
 
 
 class Coordinator:
@@ -129,7 +123,7 @@ class Coordinator:
     ) -> None:
         self._plan, self._run, self._signer = plan, state, signer
         self._roster, self._server_step, self._schemes = roster, server_step, schemes
-        self._present: dict[NodeId, _Presence] = {}
+        self._present = Presence()
         self._state = State.WAITING
         self._since = self._next_report = 0.0
         self._start_at = 0.0
@@ -184,12 +178,12 @@ class Coordinator:
     def set_roster(self, roster: RosterView, now: float) -> SessionStep:
         """Take up a newer roster: tell the nodes, and drop whoever is no longer in it (S-09)."""
         self._roster = roster
-        gone = [node for node in self._present if node not in roster.signing_keys]
+        gone = [node for node in self._present.nodes if node not in roster.signing_keys]
         step = SessionStep()
         for node in gone:
             step = _join(step, self._leave(node, "no longer in the roster", now))
         update = RosterUpdate(roster.document)
-        send = tuple(self._sealed(node, update) for node in sorted(self._present))
+        send = tuple(self._sealed(node, update) for node in self._present.nodes)
         return _join(SessionStep(send), step)
 
     def on_timeout(self, now: float) -> SessionStep:
@@ -197,12 +191,7 @@ class Coordinator:
         step = SessionStep()
         if now >= self._next_tick:
             self._tick(now)
-            silent = [
-                node
-                for node, presence in self._present.items()
-                if now - presence.last_heard > self._plan.liveness
-            ]
-            for node in silent:
+            for node in self._present.silent(now, self._plan.liveness):
                 step = _join(step, self._leave(node, "silent", now))
         if self._state is State.ROUND and self._role is not None:
             if self._deadline is not None and now >= self._deadline:
@@ -233,9 +222,8 @@ class Coordinator:
             return SessionStep((self._sealed(node, self._welcome(now)),))
         if isinstance(message, Farewell):
             return self._leave(node, "said goodbye", now)
-        known = self._present.get(node)
-        step = SessionStep() if known else self._admit(node, now)
-        self._present[node].last_heard = now
+        step = SessionStep() if node in self._present else self._admit(node, now)
+        self._present.heard(node, now)
         match message:
             case Heartbeat():
                 return step
@@ -254,7 +242,7 @@ class Coordinator:
         step = SessionStep()
         # A node that restarted has lost the round's secrets. It is forgotten before the round is
         # closed without it, so that the next offer cannot reach it ahead of its welcome.
-        if self._present.pop(node, None) is not None and self._in_round(node):
+        if self._present.forget(node) and self._in_round(node):
             step = self._drop(node, now)
         step = _join(step, self._admit(node, now))
         if hello.roster_version < self._roster.version:
@@ -265,7 +253,7 @@ class Coordinator:
         return _join(step, self._maybe_start(now))
 
     def _admit(self, node: NodeId, now: float) -> SessionStep:
-        self._present[node] = _Presence(last_heard=now)
+        self._present.admit(node, now)
         joined = Joined(node, self._run.rounds_done)
         return SessionStep((self._sealed(node, self._welcome(now)),), (joined,))
 
@@ -283,7 +271,7 @@ class Coordinator:
     def _on_refusal(self, node: NodeId, message: Refusal, now: float) -> SessionStep:
         if self._offer is None or message.round_id != self._offer.round_id:
             return SessionStep()
-        self._bench(node)
+        self._present.missed(node, self._run.next_round)
         event = NodeRefused(node, message.reason, message.explanation)
         return _join(SessionStep(events=(event,)), self._drop(node, now))
 
@@ -300,9 +288,8 @@ class Coordinator:
         """Start a round when everybody is here, or when enough are and the wait is over."""
         if self._state is not State.WAITING:
             return SessionStep()
-        here = sorted(self._present)
-        ready = [n for n in here if self._present[n].benched_until <= self._run.next_round]
-        cohort = ready if len(ready) >= self._plan.min_nodes else here
+        here = self._present.nodes
+        cohort = self._present.cohort(self._run.next_round, self._plan.min_nodes)
         everybody = len(cohort) == len(self._roster.signing_keys) and now >= self._since
         if len(cohort) >= self._plan.min_nodes and (everybody or now >= self._start_at):
             return self._open_round(tuple(cohort), now)
@@ -368,10 +355,10 @@ class Coordinator:
         )
         self._failures = 0
         for node in offer.cohort:
-            if node in result.contributors and node in self._present:
-                self._present[node].misses = 0
-            elif node in self._present:
-                self._bench(node)
+            if node in result.contributors:
+                self._present.contributed(node)
+            else:
+                self._present.missed(node, self._run.next_round)
         event = RoundDone(
             offer.round_id,
             done,
@@ -415,7 +402,7 @@ class Coordinator:
         self._outcome = RunOver(complete, reason)
         self._state = State.CLOSING
         self._start_at = now + self._plan.farewell_timeout
-        send = [frame for node in sorted(self._present) for frame in self._final_messages(node)]
+        send = [frame for node in self._present.nodes for frame in self._final_messages(node)]
         step = SessionStep(tuple(send))
         return step if self._present or self._run.finished else _join(step, self._over())
 
@@ -428,7 +415,7 @@ class Coordinator:
     # --- presence ------------------------------------------------------------------------------
 
     def _leave(self, node: NodeId, reason: str, now: float) -> SessionStep:
-        if self._present.pop(node, None) is None:
+        if not self._present.forget(node):
             return SessionStep()
         step = SessionStep(events=(Left(node, reason),))
         if self._in_round(node):
@@ -442,13 +429,6 @@ class Coordinator:
 
     def _in_round(self, node: NodeId) -> bool:
         return self._offer is not None and node in self._offer.cohort
-
-    def _bench(self, node: NodeId) -> None:
-        """Let a node that missed a round sit out twice as long each time (S-10)."""
-        presence = self._present[node]
-        presence.misses += 1
-        out = min(_MAX_BENCH, 2 ** (presence.misses - 1)) - 1
-        presence.benched_until = self._run.next_round + out
 
     # --- small parts ---------------------------------------------------------------------------
 

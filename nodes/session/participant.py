@@ -37,15 +37,13 @@ from nodes.session.offer import NodePolicy, check_offer, encoding_of
 from secagg.errors import LocalProtocolError, OfferRefused, RemoteProtocolError, ReplayError
 from secagg.roles import ClientRole, Scheme
 from secagg.schemes import SCHEMES
+from secagg.steps import InputRejected, PeerBlamed, Step
 from secagg.types import (
-    InputRejected,
     NodeId,
-    PeerBlamed,
     RefusalReason,
     Rng,
     RoundSetup,
     Signer,
-    Step,
 )
 from secagg.version import PROTOCOL_VERSION, VERSION
 from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope

@@ -22,17 +22,19 @@ from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtoco
 from secagg.masking import masks
 from secagg.masking.graph import graph_seed, neighbours_of
 from secagg.primitives import aead, agreement, shamir
-from secagg.types import (
+from secagg.steps import (
     Event,
     InputRejected,
-    NodeId,
     Outgoing,
     PeerBlamed,
+    Step,
+)
+from secagg.types import (
+    NodeId,
     RingVector,
     Rng,
     RoundSetup,
     Signer,
-    Step,
 )
 from secagg.wire.messages import (
     KeyAdvert,

@@ -22,17 +22,19 @@ from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtoco
 from secagg.masking import masks
 from secagg.masking.graph import graph_seed, neighbours_of
 from secagg.masking.recovery import Recovery
-from secagg.types import (
-    AbortReason,
+from secagg.steps import (
     Event,
-    NodeId,
     Outgoing,
     PeerBlamed,
     PhaseEntered,
     RoundFailed,
-    RoundSetup,
     Step,
     SumReady,
+)
+from secagg.types import (
+    AbortReason,
+    NodeId,
+    RoundSetup,
 )
 from secagg.wire.messages import (
     KeyAdvert,

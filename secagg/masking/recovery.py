@@ -15,7 +15,12 @@ from typing import Final
 from secagg.masking import masks
 from secagg.primitives import agreement, shamir
 from secagg.primitives.kdf import digest
-from secagg.types import NodeId, PeerBlamed, RingVector, RoundSetup
+from secagg.steps import PeerBlamed
+from secagg.types import (
+    NodeId,
+    RingVector,
+    RoundSetup,
+)
 from secagg.wire.messages import KeyAdvert, UnmaskAnswer
 
 __all__ = ["Recovery"]

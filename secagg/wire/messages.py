@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from secagg.types import COORDINATOR_LIMIT
+from secagg.types import MAX_COHORT
 
 __all__ = [
     "MAX_CHUNK",
@@ -63,7 +63,7 @@ Chunk = Annotated[bytes, Meta(min_length=1, max_length=MAX_CHUNK)]
 Text = Annotated[str, Meta(max_length=500)]
 Word = Annotated[str, Meta(max_length=64)]
 Seconds = Annotated[float, Meta(gt=0, le=1e6)]
-Ids = Annotated[tuple[Id, ...], Meta(max_length=COORDINATOR_LIMIT)]
+Ids = Annotated[tuple[Id, ...], Meta(max_length=MAX_COHORT)]
 
 
 class _Base(msgspec.Struct, frozen=True, array_like=True, eq=False):
@@ -199,8 +199,8 @@ class PeerKeys(_Base, frozen=True, tag=0x11):
     """Coordinator to node: the digest of every advert, and the neighbours' adverts in full."""
 
     round_id: Counter
-    digests: Annotated[tuple[tuple[Id, Hash], ...], Meta(max_length=COORDINATOR_LIMIT)]
-    adverts: Annotated[tuple[KeyAdvert, ...], Meta(max_length=COORDINATOR_LIMIT)]
+    digests: Annotated[tuple[tuple[Id, Hash], ...], Meta(max_length=MAX_COHORT)]
+    adverts: Annotated[tuple[KeyAdvert, ...], Meta(max_length=MAX_COHORT)]
 
 
 Box: TypeAlias = tuple[Id, Annotated[bytes, Meta(max_length=256)]]
@@ -210,14 +210,14 @@ class SealedShares(_Base, frozen=True, tag=0x12):
     """Node to coordinator: for each neighbour its sealed shares."""
 
     round_id: Counter
-    boxes: Annotated[tuple[Box, ...], Meta(max_length=COORDINATOR_LIMIT)]
+    boxes: Annotated[tuple[Box, ...], Meta(max_length=MAX_COHORT)]
 
 
 class PeerShares(_Base, frozen=True, tag=0x13):
     """Coordinator to node: what each neighbour sealed for it."""
 
     round_id: Counter
-    boxes: Annotated[tuple[Box, ...], Meta(max_length=COORDINATOR_LIMIT)]
+    boxes: Annotated[tuple[Box, ...], Meta(max_length=MAX_COHORT)]
 
 
 class MaskedChunk(_Base, frozen=True, tag=0x14):
@@ -246,7 +246,7 @@ class UnmaskRequest(_Base, frozen=True, tag=0x17):
     """Coordinator to node: the co-signatures, and with them the request to unmask."""
 
     round_id: Counter
-    signatures: Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=COORDINATOR_LIMIT)]
+    signatures: Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=MAX_COHORT)]
 
 
 OwnedShare: TypeAlias = tuple[Id, Share]
@@ -256,8 +256,8 @@ class UnmaskAnswer(_Base, frozen=True, tag=0x18):
     """Node to coordinator: for each peer one share, of its self-mask seed or of its key secret."""
 
     round_id: Counter
-    self_shares: Annotated[tuple[OwnedShare, ...], Meta(max_length=COORDINATOR_LIMIT)]
-    key_shares: Annotated[tuple[OwnedShare, ...], Meta(max_length=COORDINATOR_LIMIT)]
+    self_shares: Annotated[tuple[OwnedShare, ...], Meta(max_length=MAX_COHORT)]
+    key_shares: Annotated[tuple[OwnedShare, ...], Meta(max_length=MAX_COHORT)]
 
 
 class PlainChunk(_Base, frozen=True, tag=0x20):

@@ -15,7 +15,7 @@ from secagg.errors import RemoteProtocolError
 from secagg.ring import to_signed
 from secagg.roles import Scheme
 from secagg.schemes import SCHEMES
-from secagg.types import Outgoing, PeerBlamed, Step
+from secagg.steps import Outgoing, PeerBlamed, Step
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import MaskedChunk, Message, PlainChunk
 from tests.support.fleet import Fleet, TestSigner, make_setup

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from fl_core.training import LocalUpdate
-from nodes.session.contribution import encode_update, read_sum
 from nodes.session.coordinator import State
 from nodes.session.events import (
     Checkpoint,
@@ -27,16 +26,11 @@ from nodes.session.events import (
     TrainRequested,
     WaitingForNodes,
 )
-from nodes.session.model_transfer import ModelReceiver, model_chunks, model_digest
 from nodes.session.offer import (
     NodePolicy,
-    build_offer,
-    check_offer,
-    encoding_of,
-    setup_of,
 )
 from nodes.session.participant import State as NodeState
-from secagg.errors import ConfigError, OfferRefused, RemoteProtocolError
+from secagg.errors import RemoteProtocolError
 from secagg.types import RefusalReason
 from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
 from secagg.wire.messages import (
@@ -51,9 +45,8 @@ from secagg.wire.messages import (
     UnmaskAnswer,
     Welcome,
 )
-from tests.support.fleet import COORDINATOR, TestSigner
-from tests.support.randomness import InsecureLabelledRng
-from tests.support.run import DIM, Run, constant_update, make_plan, make_state
+from tests.support.fleet import COORDINATOR
+from tests.support.run import DIM, Run, constant_update, make_plan
 
 RUN_ID = b"R" * 16
 
@@ -89,24 +82,6 @@ def test_a_run_gives_every_node_the_weighted_mean() -> None:
     assert last.loss == pytest.approx(2.0, abs=0.01)
     assert last.weight == pytest.approx(weights.mean(), abs=1e-3)
     assert run.now < 60
-
-
-@pytest.mark.req("S-01")
-def test_both_sides_derive_the_same_round_from_an_offer() -> None:
-    cohort = ("node-0", "node-1", "node-2")
-    keys = {name: TestSigner(name).public for name in cohort}
-    offer = build_offer(make_plan(), make_state(), cohort, 1)
-    ours = setup_of(offer, RUN_ID, keys.get)
-    theirs = check_offer(offer, RUN_ID, node_id="node-1", policy=NodePolicy(), signing_key=keys.get)
-    assert ours == theirs
-    assert ours.dim == encoding_of(offer).dim
-    other = setup_of(replace_offer(offer, update_bound=5.0), RUN_ID, keys.get)
-    assert other.offer_hash != ours.offer_hash
-
-
-def replace_offer(offer: RoundOffer, **changes: object) -> RoundOffer:
-    fields = {name: getattr(offer, name) for name in offer.__struct_fields__}
-    return RoundOffer(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.req("S-02")
@@ -231,51 +206,6 @@ def test_a_node_joins_no_round_twice_even_after_a_restart() -> None:
     assert not step.send
 
 
-def offer_for(n: int = 5, **changes: object) -> RoundOffer:
-    cohort = tuple(f"node-{index}" for index in range(n))
-    return replace_offer(build_offer(make_plan(), make_state(), cohort, 1), **changes)
-
-
-@pytest.mark.req("S-06")
-@pytest.mark.parametrize(
-    ("changes", "policy", "reason", "says"),
-    [
-        ({"scheme": "insecure-plain"}, NodePolicy(), "scheme_forbidden", "policy.schemes"),
-        ({"scheme": "ouija"}, NodePolicy(), "scheme_forbidden", "ouija"),
-        ({}, NodePolicy(min_cohort=6), "cohort_too_small", "policy.min_cohort = 6"),
-        ({"cohort": ("node-1", "node-2", "node-3")}, NodePolicy(), "not_in_cohort", "not in"),
-        (
-            {"cohort": ("node-0", "node-1", "sybil-1", "sybil-2", "sybil-3")},
-            NodePolicy(),
-            "unknown_member",
-            "sybil-1, sybil-2, sybil-3",
-        ),
-        ({"quorum": 3}, NodePolicy(), "quorum_too_low", "quorum 3 of 5"),
-        ({"threshold": 2}, NodePolicy(), "quorum_too_low", "threshold 2 of 5"),
-        ({"ring_bits": 16}, NodePolicy(), "parameters_unsafe", "can wrap"),
-        ({"neighbours": 9}, NodePolicy(), "quorum_too_low", "of 10"),
-        ({"chunk_values": 12}, NodePolicy(), "parameters_unsafe", "multiple of 8"),
-        ({"chunk_values": 2**20}, NodePolicy(), "parameters_unsafe", "do not fit a message"),
-        ({"reference": b"abc"}, NodePolicy(), "model_unsuitable", "not a vector"),
-        (
-            {"reference": np.array([np.nan], "<f4").tobytes()},
-            NodePolicy(),
-            "model_unsuitable",
-            "not a vector",
-        ),
-    ],
-)
-def test_an_offer_against_the_policy_is_refused_with_the_line_that_forbids_it(
-    changes: dict[str, object], policy: NodePolicy, reason: str, says: str
-) -> None:
-    keys = {f"node-{index}": TestSigner(f"node-{index}").public for index in range(5)}
-    with pytest.raises(OfferRefused, match=says) as caught:
-        check_offer(
-            offer_for(**changes), RUN_ID, node_id="node-0", policy=policy, signing_key=keys.get
-        )
-    assert caught.value.reason == reason
-
-
 @pytest.mark.req("S-06")
 def test_the_coordinator_goes_on_without_a_node_that_refuses() -> None:
     run = Run(n=5, plan=make_plan(rounds=1), policies={"node-4": NodePolicy(min_cohort=9)})
@@ -332,33 +262,6 @@ def test_a_run_that_only_aborts_ends_incomplete() -> None:
     assert isinstance(over, RunOver)
     assert not over.complete
     assert over.reason == "3 rounds in a row aborted, the last by too_few_keys"
-
-
-@pytest.mark.req("S-08")
-@pytest.mark.parametrize("fault", ["digest", "order", "length", "not finite"])
-def test_a_model_that_is_not_the_offered_one_is_refused(fault: str) -> None:
-    params = np.arange(DIM, dtype=np.float32)
-    if fault == "not finite":
-        params[3] = np.nan
-    digest = bytes(32) if fault == "digest" else model_digest(params)
-    receiver = ModelReceiver(1, DIM, digest, COORDINATOR)
-    (chunk,) = model_chunks(1, params)
-    if fault == "order":
-        chunk = ModelChunk(1, 1, chunk.data)
-    elif fault == "length":
-        chunk = ModelChunk(1, 0, chunk.data[:-4])
-    with pytest.raises(RemoteProtocolError, match=r"^coordinator: "):
-        receiver.take(chunk)
-
-
-def test_a_model_of_several_chunks_arrives_whole() -> None:
-    params = np.random.default_rng(0).normal(size=200_000).astype(np.float32)
-    receiver = ModelReceiver(1, len(params), model_digest(params), COORDINATOR)
-    arrived = [receiver.take(chunk) for chunk in model_chunks(1, params)]
-    assert len(arrived) == 4
-    assert arrived[:3] == [None, None, None]
-    assert arrived[3] is not None
-    assert np.array_equal(arrived[3], params)
 
 
 @pytest.mark.req("S-09")
@@ -494,40 +397,6 @@ def test_a_sum_of_nothing_is_void() -> None:
     assert lost.reason == "zero_weight"
 
 
-def test_the_contribution_holds_all_that_depends_on_a_node_and_decodes_to_the_mean() -> None:
-    offer = offer_for(3)
-    encoding = encoding_of(offer)
-    rng = np.random.default_rng(0)
-    updates = [
-        LocalUpdate(
-            rng.normal(0, 0.1, DIM).astype(np.float32),
-            rng.normal(0, 0.1, 4).astype(np.float32),
-            weight,
-            1.0,
-            loss,
-            samples,
-        )
-        for weight, loss, samples in ((0.9, 1.0, 50), (0.5, 2.0, 500), (0.2, 6.0, 2_000_000))
-    ]
-    updates[0] = replace(updates[0], delta=np.full(DIM, 10.0, dtype=np.float32))  # clipped
-    source = InsecureLabelledRng(1, "rounding")
-    total = np.zeros(encoding.dim, dtype=np.uint32)
-    for update in updates:
-        total += encode_update(update, encoding, source)
-    total &= (1 << offer.ring_bits) - 1
-    mean = read_sum(total.astype(np.uint32), 3, encoding)
-    assert mean is not None
-    assert mean.clipped == 1
-    assert mean.samples == (1, 0, 1, 0, 0, 0, 0, 1)
-    assert mean.loss == pytest.approx(3.0, abs=0.01)
-    assert mean.weight == pytest.approx(1.6 / 3, abs=1e-3)
-    norm = np.linalg.norm(0.9 * updates[0].delta)
-    weighted = 0.9 * updates[0].delta * (offer.update_bound / norm)
-    weighted = weighted + 0.5 * updates[1].delta + 0.2 * updates[2].delta
-    step = offer.update_bound / encoding.largest
-    assert mean.delta == pytest.approx(weighted / 1.6, abs=4 * step)
-
-
 def test_a_loss_or_vector_that_is_not_finite_is_a_refusal_not_a_crash() -> None:
     def broken(node: str, request: TrainRequested) -> LocalUpdate:
         update = constant_update(node, request)
@@ -593,21 +462,3 @@ def test_the_run_starts_without_the_absent_after_the_wait_and_gives_up_with_too_
     assert alone.of(WaitingForNodes)[-1] == WaitingForNodes(("node-0",), 3)
     (over,) = alone.of(RunOver)
     assert over == RunOver(complete=False, reason="only 1 of 3 nodes for 100 s")
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"min_nodes": 2}, "min_nodes is 2"),
-        ({"rounds": 0}, "rounds is 0"),
-        ({"scheme": "rot13"}, "no scheme 'rot13'"),
-        ({"value_bits": 30}, "value_bits is 30"),
-        ({"liveness": 1.0}, "less than two heartbeats"),
-    ],
-)
-def test_a_plan_that_cannot_work_is_refused_with_a_mend(
-    changes: dict[str, object], says: str
-) -> None:
-    with pytest.raises(ConfigError, match=says) as caught:
-        make_plan(**changes)
-    assert caught.value.hint

@@ -7,7 +7,12 @@ import pytest
 
 from secagg.errors import LocalProtocolError, RemoteProtocolError, ReplayError
 from secagg.insecure_plain import InsecurePlainScheme
-from secagg.types import InputRejected, PeerBlamed, RoundFailed, SumReady
+from secagg.steps import (
+    InputRejected,
+    PeerBlamed,
+    RoundFailed,
+    SumReady,
+)
 from secagg.wire.messages import Heartbeat, PlainChunk
 from tests.support.fleet import make_setup
 from tests.support.messages import changed

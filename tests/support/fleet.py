@@ -15,15 +15,17 @@ from secagg.encoding import ring_bits_for
 from secagg.errors import RemoteProtocolError
 from secagg.roles import ClientRole, Scheme
 from secagg.schemes import default_quorum
-from secagg.types import (
+from secagg.steps import (
     Event,
-    NodeId,
     PeerBlamed,
-    RingVector,
     RoundFailed,
-    RoundSetup,
     Step,
     SumReady,
+)
+from secagg.types import (
+    NodeId,
+    RingVector,
+    RoundSetup,
 )
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import Message

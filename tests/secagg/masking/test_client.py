@@ -12,8 +12,11 @@ from secagg.masking import masks
 from secagg.masking.client import MaskingClient, Phase
 from secagg.primitives.signing import sign
 from secagg.schemes import SCHEMES
+from secagg.steps import InputRejected, PeerBlamed, SumReady
 from secagg.tags import KEY_ADVERT
-from secagg.types import InputRejected, PeerBlamed, RoundSetup, SumReady
+from secagg.types import (
+    RoundSetup,
+)
 from secagg.wire.messages import (
     KeyAdvert,
     MaskedChunk,

@@ -9,7 +9,10 @@ from secagg.errors import LocalProtocolError, RemoteProtocolError, ReplayError
 from secagg.masking import masks
 from secagg.masking.coordinator import MaskingCoordinator, Phase
 from secagg.schemes import SCHEMES
-from secagg.types import AbortReason, PeerBlamed, RoundFailed, SumReady
+from secagg.steps import PeerBlamed, RoundFailed, SumReady
+from secagg.types import (
+    AbortReason,
+)
 from secagg.wire.messages import (
     KeyAdvert,
     MaskedChunk,

@@ -1,0 +1,75 @@
+"""Who is here, who has fallen silent, and who sits out for having missed rounds.
+
+Source: specs/60-session.md sections 2 and 5 (S-10).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from secagg.types import NodeId
+
+__all__ = ["Presence"]
+
+_MAX_BENCH: Final = 8  # rounds that a node which keeps missing them is not waited for, at most
+
+
+@dataclass(slots=True)
+class _Entry:
+    last_heard: float
+    misses: int = 0
+    benched_until: int = 0
+    """First round id this node is offered again."""
+
+
+class Presence:
+    """The nodes that the coordinator counts as present."""
+
+    def __init__(self) -> None:
+        self._entries: dict[NodeId, _Entry] = {}
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._entries
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    @property
+    def nodes(self) -> list[NodeId]:
+        """All present nodes, sorted."""
+        return sorted(self._entries)
+
+    def admit(self, node: NodeId, now: float) -> None:
+        """Count a node in, with a clean slate."""
+        self._entries[node] = _Entry(last_heard=now)
+
+    def forget(self, node: NodeId) -> bool:
+        """Count a node out; return whether it was in."""
+        return self._entries.pop(node, None) is not None
+
+    def heard(self, node: NodeId, now: float) -> None:
+        """Note a sign of life."""
+        self._entries[node].last_heard = now
+
+    def silent(self, now: float, liveness: float) -> list[NodeId]:
+        """Return the nodes that have been silent for longer than `liveness` seconds."""
+        return [n for n, entry in self._entries.items() if now - entry.last_heard > liveness]
+
+    def cohort(self, round_id: int, least: int) -> list[NodeId]:
+        """Return whom to offer a round: those who do not sit out, or all if those are too few."""
+        ready = [n for n in self.nodes if self._entries[n].benched_until <= round_id]
+        return ready if len(ready) >= least else self.nodes
+
+    def contributed(self, node: NodeId) -> None:
+        """Forgive a node its misses."""
+        if node in self._entries:
+            self._entries[node].misses = 0
+
+    def missed(self, node: NodeId, next_round: int) -> None:
+        """Let a node that missed a round sit out 0, 1, 3, then 7 rounds (S-10)."""
+        if node not in self._entries:
+            return
+        entry = self._entries[node]
+        entry.misses += 1
+        entry.benched_until = next_round + min(_MAX_BENCH, 2 ** (entry.misses - 1)) - 1
