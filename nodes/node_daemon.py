@@ -78,6 +78,7 @@ class NodeDaemon:
         self._training: tuple[int, Future[LocalUpdate]] | None = None
         self._final: FinalModel | None = None
         self._rounds = {"joined": 0, "included": 0}
+        self._round_traffic = (0, 0)  # sent and received by the end of the last round
         self._next_roster_look = 0.0
 
     def run(self) -> bool:
@@ -152,6 +153,7 @@ class NodeDaemon:
                 case RoundEnded(included=included):
                     self._rounds["joined"] += 1
                     self._rounds["included"] += int(included)
+                    self._round_traffic = socket.traffic.totals
                 case _:
                     pass  # only reported
             record = record_of(event)
@@ -188,7 +190,7 @@ class NodeDaemon:
         """Write the detector and the report; the coordinator has already been told farewell."""
         finished = self._learner.finish(final.training, final.params, final.rounds_done)
         finished.detector.save(self._state / DETECTOR)
-        sent, received = socket.traffic.totals
+        sent, received = self._round_traffic
         rounds = max(1, self._rounds["joined"])
         report: dict[str, Any] = {
             "node": self._members.identity.node_id,
@@ -200,8 +202,6 @@ class NodeDaemon:
                 "test_attack": len(self._learner.data.test_attack),
             },
             "rounds": self._rounds,
-            "bytes_sent": sent,
-            "bytes_received": received,
             "bytes_sent_per_round": round(sent / rounds),
             "bytes_received_per_round": round(received / rounds),
             "peak_memory_mb": round(peak_memory_mb(), 1),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
+import socket as tcp
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +44,30 @@ def test_a_run_ends_with_a_detector_and_a_report_at_every_node(five: Federation)
     assert five.coordinator.popen.wait(30) == 0
     rounds = [r for r in five.coordinator.drain() if r["event"] == "round.done"]
     assert [len(r["contributors"]) for r in rounds] == [5, 5, 5]
+    _no_secret_was_written(five)
+
+
+def _no_secret_was_written(federation: Federation) -> None:
+    """Logs at debug level, reports, events: none holds a private key in any spelling (T-07)."""
+    written = b"".join(
+        path.read_bytes()
+        for path in federation.folder.rglob("*")
+        if path.suffix in (".log", ".json", ".toml") and "keys" not in path.parts
+    )
+    written += repr([p.seen for p in (federation.coordinator, *federation.nodes.values())]).encode()
+    assert b"round.done" in written
+    assert b"DEBUG" in written
+    for name in ("hub", *federation.names):
+        identity = federation.identity(name)
+        for secret in (identity.transport_secret, identity.signer.private_bytes_raw()):
+            spellings = (
+                secret,
+                secret.hex().encode(),
+                z85.encode(secret),
+                base64.b64encode(secret),
+                repr(secret).encode()[2:-1],
+            )
+            assert not any(spelling in written for spelling in spellings)
 
 
 @pytest.mark.req("S-11")
@@ -174,6 +200,23 @@ def test_strangers_random_bytes_and_oversize_frames_change_nothing(tmp_path: Pat
         assert over["peak_memory_mb"] < 1000
         stranger.close()
         socket.close()
+
+
+def test_a_port_scanner_and_a_stalled_handshake_change_nothing(tmp_path: Path) -> None:
+    with Federation(tmp_path, 3, rounds=2) as federation:
+        federation.start_coordinator()
+        host, port = federation.endpoint.removeprefix("tcp://").split(":")
+        noise = [tcp.create_connection((host, int(port))) for _ in range(30)]
+        try:
+            for index, connection in enumerate(noise):
+                if index % 3:
+                    connection.sendall(os.urandom(100 * index))  # the others say nothing at all
+            for name in federation.names:
+                federation.start_node(name)
+            assert federation.coordinator.wait_for("run.over")["complete"]
+        finally:
+            for connection in noise:
+                connection.close()
 
 
 @pytest.mark.req("S-09")

@@ -141,7 +141,8 @@ class Federation:
             "train": {"steps": 4, "batch_size": 32},
         }
         path.write_text(coordinator_toml(values))
-        self.coordinator = self._start("nodes", ["coordinator", "--config", str(path)], "hub")
+        arguments = ["coordinator", "--config", str(path), "--log-level", "debug"]
+        self.coordinator = self._start("nodes", arguments, "hub")
         self.endpoint = self.coordinator.wait_for("coordinator.listening")["endpoint"]
         return self.coordinator
 
@@ -167,7 +168,8 @@ class Federation:
         if faults:
             process = self._start("tests.support.faulty_node", [config, *faults], name)
         else:
-            process = self._start("nodes", ["node", "--config", config], name)
+            arguments = ["node", "--config", config, "--log-level", "debug"]
+            process = self._start("nodes", arguments, name)
         self.nodes[name] = process
         return process
 
