@@ -124,6 +124,7 @@ class Coordinator:
         self._plan, self._run, self._signer = plan, state, signer
         self._roster, self._server_step, self._schemes = roster, server_step, schemes
         self._present = Presence()
+        self._awaiting: set[NodeId] = set()  # in CLOSING: who has not said farewell
         self._state = State.WAITING
         self._since = self._next_report = 0.0
         self._start_at = 0.0
@@ -222,19 +223,15 @@ class Coordinator:
             return SessionStep((self._sealed(node, self._welcome(now)),))
         if isinstance(message, Farewell):
             return self._leave(node, "said goodbye", now)
+        if not isinstance(message, Heartbeat | Refusal | RoundMessage):
+            raise RemoteProtocolError(node, f"{type(message).__name__} is not for a coordinator")
         step = SessionStep() if node in self._present else self._admit(node, now)
         self._present.heard(node, now)
-        match message:
-            case Heartbeat():
-                return step
-            case Refusal():
-                return _join(step, self._on_refusal(node, message, now))
-            case _ if isinstance(message, RoundMessage):
-                return _join(step, self._on_round_message(node, message, now))
-            case _:
-                raise RemoteProtocolError(
-                    node, f"{type(message).__name__} is not for a coordinator"
-                )
+        if isinstance(message, Refusal):
+            return _join(step, self._on_refusal(node, message, now))
+        if isinstance(message, RoundMessage):
+            return _join(step, self._on_round_message(node, message, now))
+        return step
 
     def _on_hello(self, node: NodeId, hello: Hello, now: float) -> SessionStep:
         if hello.protocol != PROTOCOL_VERSION:
@@ -248,14 +245,15 @@ class Coordinator:
         if hello.roster_version < self._roster.version:
             update = RosterUpdate(self._roster.document)
             step = _join(step, SessionStep((self._sealed(node, update),)))
-        if self._state is State.CLOSING:
-            step = _join(step, SessionStep(tuple(self._final_messages(node))))
         return _join(step, self._maybe_start(now))
 
     def _admit(self, node: NodeId, now: float) -> SessionStep:
         self._present.admit(node, now)
-        joined = Joined(node, self._run.rounds_done)
-        return SessionStep((self._sealed(node, self._welcome(now)),), (joined,))
+        send = [self._sealed(node, self._welcome(now))]
+        if self._state is State.CLOSING:  # it missed the end of the run, or this side restarted
+            self._awaiting.add(node)
+            send += self._final_messages(node)
+        return SessionStep(tuple(send), (Joined(node, self._run.rounds_done),))
 
     def _welcome(self, now: float) -> Welcome:
         return Welcome(
@@ -402,6 +400,8 @@ class Coordinator:
         self._outcome = RunOver(complete, reason)
         self._state = State.CLOSING
         self._start_at = now + self._plan.farewell_timeout
+        # After a restart nobody is present yet, and everybody may still need the model.
+        self._awaiting = set(self._present.nodes) or set(self._roster.signing_keys)
         send = [frame for node in self._present.nodes for frame in self._final_messages(node)]
         step = SessionStep(tuple(send))
         return step if self._present or self._run.finished else _join(step, self._over())
@@ -420,7 +420,8 @@ class Coordinator:
         step = SessionStep(events=(Left(node, reason),))
         if self._in_round(node):
             step = _join(step, self._drop(node, now))
-        if self._state is State.CLOSING and not self._present:
+        self._awaiting.discard(node)
+        if self._state is State.CLOSING and not self._awaiting:
             step = _join(step, self._over())
         return step
 

@@ -42,6 +42,7 @@ from secagg.wire.messages import (
     ModelChunk,
     Probe,
     RoundOffer,
+    RunFinished,
     UnmaskAnswer,
     Welcome,
 )
@@ -180,6 +181,28 @@ def test_the_next_round_id_is_durable_before_the_offer_and_survives_a_restart() 
     assert first.round_id == half_way.state.next_round  # type: ignore[union-attr]
     assert again.coordinator.run.rounds_done == 3
     assert again.coordinator.run.run_id == run.state.run_id
+
+
+@pytest.mark.req("S-04")
+def test_a_coordinator_that_restarts_after_the_last_round_still_hands_out_the_model() -> None:
+    run = Run(n=4, plan=make_plan(rounds=1))
+    run.deliver = lambda sender, to, frame: (
+        []
+        if sender == COORDINATOR and isinstance(message_of(run, frame, sender), RunFinished)
+        else [frame]
+    )
+    run.boot()
+    run.take(COORDINATOR, run.coordinator.start(0.0, 0.0))
+    run.settle()
+    assert run.coordinator.run.finished
+    run.deliver = lambda sender, to, frame: [frame]
+    run.coordinator = run.make_coordinator(run.coordinator.run)
+    run.take(COORDINATOR, run.coordinator.start(run.now, run.now))
+    run.boot("node-0")  # one node restarts as well, the others only send a heartbeat
+    run.play()
+    for name in run.names:
+        assert run.of(FinalModel, name), name
+    assert run.now < 10
 
 
 @pytest.mark.req("S-05")
