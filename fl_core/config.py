@@ -33,6 +33,9 @@ MAX_DIM = 65_536
 MAX_LAYERS = 16
 """Deepest encoder, for the same reason."""
 
+MAX_BATCH = 4_096
+"""Largest batch: the contrast compares all its rows with each other, 64 MB of similarities."""
+
 MAX_PARAMETERS = 1 << 26
 """Largest model in coordinates, for the same reason."""
 
@@ -177,8 +180,8 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         own = "TrainConfig"
-        check_integer(own, "steps", self.steps, low=1, high=1_000_000)
-        check_integer(own, "batch_size", self.batch_size, low=2, high=MAX_DIM)
+        check_integer(own, "steps", self.steps, low=1, high=100_000)
+        check_integer(own, "batch_size", self.batch_size, low=2, high=MAX_BATCH)
         check_number(own, "learning_rate", self.learning_rate, low=1e-8, high=10.0)
         check_number(own, "temperature", self.temperature, low=1e-3, high=100.0)
         check_number(own, "align_weight", self.align_weight, low=0.0, high=1e3)

@@ -95,6 +95,8 @@ class RunSection(Settings, frozen=True):
     """Seconds of silence after which a node counts as gone."""
     max_failures: int = 10
     """Aborted rounds in a row after which the run ends."""
+    farewell_timeout: float = 30.0
+    """Seconds at the end in which nodes that took part and are gone may come for the model."""
 
 
 class CoordinatorConfig(Settings, frozen=True):
@@ -136,6 +138,13 @@ class CoordinatorConfig(Settings, frozen=True):
                 hint="use 'masking', or set run.allow_insecure = true for a measurement",
             )
         model = self.model_config()
+        if model.embedding_dim > 1 << 14:
+            raise ConfigError(
+                f"[model] embedding_dim is {model.embedding_dim}",
+                hint="the reference travels in the offer; use at most 16384",
+            )
+        if not 0 <= run.seed < 1 << 53:
+            raise ConfigError(f"run.seed is {run.seed}", hint="use 0 or more")
         return RunPlan(
             rounds=run.rounds,
             min_nodes=run.min_nodes,
@@ -153,6 +162,7 @@ class CoordinatorConfig(Settings, frozen=True):
             heartbeat=run.heartbeat,
             liveness=run.liveness,
             max_failures=run.max_failures,
+            farewell_timeout=run.farewell_timeout,
         )
 
 
@@ -187,6 +197,8 @@ class PolicySection(Settings, frozen=True):
     """Fewest nodes a round may have been offered to."""
     schemes: tuple[str, ...] = ("masking",)
     """Schemes this node takes part in."""
+    min_neighbours: int = 10_000
+    """Fewest masking neighbours; from the cohort's size up, everybody must mask with everybody."""
 
 
 class DetectionSection(Settings, frozen=True):
@@ -219,7 +231,8 @@ class NodeConfig(Settings, frozen=True):
                 f"policy.min_cohort is {self.policy.min_cohort}",
                 hint="a sum over fewer than 3 nodes hides nobody; use 3 or more",
             )
-        return NodePolicy(self.policy.min_cohort, self.policy.schemes)
+        policy = self.policy
+        return NodePolicy(policy.min_cohort, policy.schemes, policy.min_neighbours)
 
 
 class _blaming:  # noqa: N801 - reads as a statement

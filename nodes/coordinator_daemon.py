@@ -20,7 +20,7 @@ from nodes.session.events import Checkpoint, RunOver, RunState, SessionStep
 from nodes.store import hold_state, load_run, save_run
 from nodes.telemetry import Emit, record_of
 from nodes.transport import CoordinatorSocket
-from secagg.errors import KeyMaterialError, RoundAborted
+from secagg.errors import ConfigError, KeyMaterialError, RoundAborted
 from secagg.types import Rng
 
 __all__ = ["CHECKPOINT", "CoordinatorDaemon", "fresh_run", "peak_memory_mb", "server_step"]
@@ -85,15 +85,10 @@ class CoordinatorDaemon:
         self._plan = config.plan()
         state_folder = folder / config.coordinator.state
         self._checkpoint: Path = state_folder / CHECKPOINT
-        stored = load_run(self._checkpoint, self._plan.training)
-        self._resumed = stored is not None
-        self._session = Coordinator(
-            self._plan,
-            stored or fresh_run(config, os.urandom),
-            self._members.identity,
-            roster=self._members.view(wall_clock()),
-            server_step=server_step(config.server_config()),
-        )
+        self._fresh = fresh_run(config, os.urandom)
+        self._view = self._members.view(wall_clock())
+        self._session: Coordinator
+        self._resumed = False
         self._over: RunOver | None = None
         self._next_roster_look = 0.0
 
@@ -104,8 +99,34 @@ class CoordinatorDaemon:
             ConfigError: the endpoint cannot be bound, or another process uses the state folder.
             RoundAborted: the run ended without all its rounds.
         """
-        with hold_state(self._checkpoint.parent):
+        with hold_state(self._members.folder), hold_state(self._checkpoint.parent):
+            # Read under the lock: an older process may just have written it.
+            stored = load_run(self._checkpoint, self._plan.training)
+            if stored is not None:
+                self._check_stored(stored)
+            self._resumed = stored is not None
+            self._session = Coordinator(
+                self._plan,
+                stored or self._fresh,
+                self._members.identity,
+                roster=self._view,
+                server_step=server_step(self._config.server_config()),
+            )
             self._run()
+
+    def _check_stored(self, stored: RunState) -> None:
+        """Refuse a checkpoint whose arrays do not fit the configured model and optimiser."""
+        sizes = {name: array.shape for name, array in self._fresh.optimiser.items()}
+        if (
+            stored.params.shape != self._fresh.params.shape
+            or stored.reference.shape != self._fresh.reference.shape
+            or {name: array.shape for name, array in stored.optimiser.items()} != sizes
+            or len(stored.run_id) != len(self._fresh.run_id)
+        ):
+            raise ConfigError(
+                f"{self._checkpoint} does not fit [model] or [server]",
+                hint="restore those settings, or choose another coordinator.state folder",
+            )
 
     def _run(self) -> None:
         identity, waiter = self._members.identity, Waiter()
@@ -143,13 +164,14 @@ class CoordinatorDaemon:
                 self._act(self._session.interrupt(clock()), socket)
                 break
             waiter.wait(socket.socket, self._session.deadline - clock())
+            now = clock()  # silence is judged by what had arrived by then, however long it takes
             for node, frame in socket.receive():
                 self._act(self._session.receive(node, frame, clock()), socket)
             for key in socket.strangers():
                 self._emit({"event": "stranger.refused", "transport_key": key})
             self._look_at_roster(socket)
-            if clock() >= self._session.deadline:
-                self._act(self._session.on_timeout(clock()), socket)
+            if now >= self._session.deadline:
+                self._act(self._session.on_timeout(now), socket)
 
     def _act(self, step: SessionStep, socket: CoordinatorSocket) -> None:
         """Make checkpoints durable, report, then send (S-04)."""
@@ -162,8 +184,9 @@ class CoordinatorDaemon:
             if record is not None:
                 sent, received = socket.traffic.totals
                 self._emit({**record, **self._measures(event, sent, received)})
-        for node, frame in step.send:
-            socket.send(node, frame)
+        lost = {node for node, frame in step.send if not socket.send(node, frame)}
+        for node in sorted(lost):
+            self._act(self._session.unreachable(node, clock()), socket)
 
     def _measures(self, event: object, sent: int, received: int) -> dict[str, object]:
         measures: dict[str, object] = {"bytes_sent": sent, "bytes_received": received}
@@ -176,11 +199,12 @@ class CoordinatorDaemon:
             return
         self._next_roster_look = clock() + ROSTER_POLL
         try:
-            if not self._members.reload():
-                return
+            self._members.reload()
         except KeyMaterialError as error:
             self._emit({"event": "roster.rejected", "reason": str(error)})
-            return
         view = self._members.view(wall_clock())
+        if view == self._view:  # certificates begin and end without a new version, too
+            return
+        self._view = view
         self._emit({"event": "roster.taken.up", "version": view.version})
         self._act(self._session.set_roster(view, clock()), socket)

@@ -65,7 +65,7 @@ def parse_training(data: bytes) -> Training:
     """
     try:
         body = msgspec.json.decode(data, type=_TrainingBody)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"the training settings of the offer are malformed: {error}") from error
     model, train = ModelConfig.from_dict(body.model), TrainConfig.from_dict(body.train)
     return Training(model, train, body.seed, body.rounds)
@@ -106,6 +106,20 @@ class Learner:
         self.data, self._node_id = data, node_id
         self._max_fpr, self._baselines = max_fpr, baselines
         use_one_thread()
+
+    def accept(self, training: bytes, reference: NDArray[np.float32]) -> None:
+        """Check an offer's settings against this node's columns; looks at no row.
+
+        Raises:
+            DataError: the model is for other columns.
+            ModelError: the settings are out of range.
+        """
+        model = parse_training(training).model
+        self._check_width(model)
+        if len(reference) != model.embedding_dim:
+            raise ModelError(
+                f"a reference of {len(reference)} values for {model.embedding_dim} dimensions"
+            )
 
     def train(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,7 @@ from nodes.session.events import (
     Remember,
     RosterOffered,
     RoundEnded,
+    RunOver,
     SessionStep,
     TrainRequested,
 )
@@ -30,13 +32,14 @@ from nodes.session.participant import Participant, State
 from nodes.store import hold_state, load_memory, save_memory, write_json
 from nodes.telemetry import Emit, record_of
 from nodes.transport import NodeSocket
-from secagg.errors import KeyMaterialError
+from secagg.errors import KeyMaterialError, RoundAborted
 
 __all__ = ["DETECTOR", "MEMORY", "REPORT", "NodeDaemon"]
 
 MEMORY = "memory.json"
 DETECTOR = "detector.safetensors"
 REPORT = "report.json"
+_log = logging.getLogger(__name__)
 
 
 class NodeDaemon:
@@ -64,31 +67,35 @@ class NodeDaemon:
             max_fpr=config.detection.max_fpr,
             baselines=config.detection.baselines,
         )
-        self._session = Participant(
-            identity,
-            self._members.roster.coordinator.node_id,
-            lambda node: self._members.signing_key(node, wall_clock()),
-            policy=config.node_policy(),
-            remembered=load_memory(self._state / MEMORY),
-            rng=os.urandom,
-        )
-        self._session.set_roster_version(self._members.roster.version)
+        self._session: Participant
         self._waiter = Waiter()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="training")
         self._training: tuple[int, Future[LocalUpdate]] | None = None
         self._final: FinalModel | None = None
+        self._given_up = ""
         self._rounds = {"joined": 0, "included": 0}
         self._round_traffic = (0, 0)  # sent and received by the end of the last round
         self._next_roster_look = 0.0
 
     def run(self) -> bool:
-        """Take part until the final model is here; return whether it is.
+        """Take part until the final model is here; return False if told to stop before.
 
         Raises:
-            ConfigError: another process uses the state folder, or the endpoint is malformed.
+            ConfigError: another process uses the key or state folder, or the endpoint is malformed.
+            RoundAborted: the coordinator ended the run without all its rounds.
             DataError, ModelError: the detector cannot be made of this node's rows.
         """
-        with hold_state(self._state):
+        with hold_state(self._keys), hold_state(self._state):
+            # What is remembered is read under the lock: an older process may just have written it.
+            self._session = Participant(
+                self._members.identity,
+                self._members.roster.coordinator.node_id,
+                lambda node: self._members.signing_key(node, wall_clock()),
+                policy=self._config.node_policy(),
+                remembered=load_memory(self._state / MEMORY),
+                rng=os.urandom,
+            )
+            self._session.set_roster_version(self._members.roster.version)
             return self._run()
 
     def _run(self) -> bool:
@@ -119,6 +126,8 @@ class NodeDaemon:
             # A training step that runs on while the interpreter ends can hang in torch.
             self._worker.shutdown(wait=True, cancel_futures=True)
             self._waiter.close()
+        if self._given_up:
+            raise RoundAborted(self._given_up, alive=0, needed=0)
         return self._final is not None
 
     def _serve(self, socket: NodeSocket) -> None:
@@ -147,9 +156,11 @@ class NodeDaemon:
                 case RosterOffered(document):
                     self._take_roster(document)
                 case TrainRequested():
-                    self._begin_training(event)
+                    self._begin_training(event, socket)
                 case FinalModel():
                     self._final = event
+                case RunOver(complete=False, reason=reason):
+                    self._given_up = reason
                 case RoundEnded(included=included):
                     self._rounds["joined"] += 1
                     self._rounds["included"] += int(included)
@@ -165,10 +176,16 @@ class NodeDaemon:
 
     # --- training --------------------------------------------------------------------------------
 
-    def _begin_training(self, request: TrainRequested) -> None:
+    def _begin_training(self, request: TrainRequested, socket: NodeSocket) -> None:
         offer = request.offer
         if self._training is not None:
             self._training[1].cancel()
+            self._training = None
+        try:
+            self._learner.accept(offer.training, request.reference)
+        except (DataError, ModelError) as error:  # follows from the offer, not from a row
+            self._act(self._session.refuse_training(offer.round_id, str(error)), socket)
+            return
         future = self._worker.submit(
             self._learner.train, offer.training, request.params, request.reference, offer.round_id
         )
@@ -181,8 +198,10 @@ class NodeDaemon:
         (round_id, future), self._training = self._training, None
         try:
             update = future.result()
-        except (DataError, ModelError) as error:
-            self._act(self._session.training_failed(round_id, str(error), clock()), socket)
+        except Exception as error:  # noqa: BLE001 - a hostile model must not end the daemon
+            if not isinstance(error, DataError | ModelError):
+                _log.exception("training.crashed round=%d", round_id)
+            self._act(self._session.abstain(round_id, str(error), clock()), socket)
             return
         self._act(self._session.trained(round_id, update, clock()), socket)
 
@@ -216,6 +235,7 @@ class NodeDaemon:
         with self._guarding_roster():
             install_roster(document, self._keys, source="the coordinator's roster")
             self._next_roster_look = 0.0
+            self._look_at_roster()  # the next frame may be an offer to somebody it adds
 
     def _look_at_roster(self) -> None:
         if clock() < self._next_roster_look:

@@ -173,9 +173,7 @@ def _checkpoint(config: CoordinatorConfig) -> str:
 
 def _memory(config: NodeConfig) -> str:
     memory = load_memory(config.folder / config.node.state / "memory.json")
-    return (
-        "never took part yet" if memory is None else f"last took part in round {memory.last_round}"
-    )
+    return "never took part yet" if memory is None else f"remembers {len(memory.rounds)} runs"
 
 
 def _data(config: NodeConfig) -> str:
@@ -187,7 +185,7 @@ def _data(config: NodeConfig) -> str:
 
 
 def _is_running(folder: Path) -> bool:
-    if not (folder / ".lock").exists():
+    if not (folder / ".daemon").exists():
         return False
     try:
         with hold_state(folder):
@@ -247,9 +245,10 @@ def _ask(config: NodeConfig, members: Membership) -> Welcome:
     change = ""
     try:
         probe = Probe(VERSION, PROTOCOL_VERSION)
-        socket.send(seal_envelope(probe, me, to=coordinator.node_id, run_id=NO_RUN))
+        sealed, sent = seal_envelope(probe, me, to=coordinator.node_id, run_id=NO_RUN), False
         end = clock() + _ANSWER_TIMEOUT
         while clock() < end:
+            sent = sent or socket.send(sealed)  # goes out once the handshake is through
             socket.socket.poll(100)
             change = socket.connection_change() or change
             for frame in socket.receive():

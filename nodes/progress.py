@@ -209,7 +209,7 @@ def show_progress(stream: TextIO, *, quiet: bool = False) -> Iterator[tuple[Emit
             quiet_events = ("round.started", "round.done", "joined", "run.over", "demo.report")
             line = None if record["event"] in quiet_events else line_of(record, view)
             if line is not None:
-                live.console.print(line, style="dim", highlight=False)
+                live.console.print(line, style="dim", highlight=False, markup=False)
             live.refresh()
 
         yield update, view

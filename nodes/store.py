@@ -7,7 +7,7 @@ import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
@@ -25,8 +25,8 @@ _FORMAT: Final = "secagg-checkpoint/1"
 
 
 class _Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    run_id: bytes
-    last_round: int
+    rounds: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
+    """Run id in hexadecimal to the newest round."""
 
 
 class _RunHeader(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -40,15 +40,15 @@ class _RunHeader(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 @contextlib.contextmanager
 def hold_state(folder: Path) -> Iterator[None]:
-    """Make the state folder and keep it to ourselves for as long as the block runs.
+    """Make a folder and keep it to ourselves for as long as the block runs.
 
-    Two processes with one identity and one memory could answer a round twice (S-05).
+    Two processes with one identity or one memory could answer a round twice (S-05).
 
     Raises:
         ConfigError: another process holds it.
     """
     make_private_folder(folder)
-    with (folder / ".lock").open("ab") as lock:
+    with (folder / ".daemon").open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -99,7 +99,15 @@ def load_run(path: Path, training: bytes) -> RunState | None:
             if name.startswith("optimiser.")
         }
         params, reference = tensors["params"], tensors["reference"]
-    except (ValueError, KeyError, SafetensorError, msgspec.MsgspecError) as error:
+    except (
+        AttributeError,
+        KeyError,
+        RecursionError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+        msgspec.MsgspecError,
+    ) as error:
         raise ConfigError(
             f"{path} is not a checkpoint: {error}", hint="restore it, or move it away to start anew"
         ) from error
@@ -121,7 +129,8 @@ def load_run(path: Path, training: bytes) -> RunState | None:
 
 def save_memory(path: Path, state: ParticipantState) -> None:
     """Write what a node must not forget; it is on the disk when this returns (S-05)."""
-    write_atomic(path, msgspec.json.encode(_Memory(state.run_id, state.last_round)))
+    rounds = {run.hex(): newest for run, newest in state.rounds.items()}
+    write_atomic(path, msgspec.json.encode(_Memory(rounds)))
 
 
 def load_memory(path: Path) -> ParticipantState | None:
@@ -134,12 +143,13 @@ def load_memory(path: Path) -> ParticipantState | None:
         return None
     try:
         memory = msgspec.json.decode(path.read_bytes(), type=_Memory)
-    except msgspec.MsgspecError as error:
+        rounds = {bytes.fromhex(run): newest for run, newest in memory.rounds.items()}
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} is damaged: {error}",
             hint="restore it; if you remove it, this node may be asked to repeat a round",
         ) from error
-    return ParticipantState(memory.run_id, memory.last_round)
+    return ParticipantState(rounds)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -32,9 +32,20 @@ def record_of(event: SessionEvent) -> Record | None:
     if isinstance(event, Checkpoint | Remember):
         return None
     shown = {
-        field.name: getattr(event, field.name) for field in dataclasses.fields(event) if field.repr
+        field.name: _harmless(getattr(event, field.name))
+        for field in dataclasses.fields(event)
+        if field.repr
     }
     return {"event": event_name(event), **shown}
+
+
+def _harmless(value: Any) -> Any:
+    """Replace what a peer's text could do to a terminal or a log: control characters."""
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else "?" for c in value)
+    if isinstance(value, tuple | list):
+        return type(value)(_harmless(item) for item in value)
+    return value
 
 
 def json_lines(stream: TextIO) -> Emit:

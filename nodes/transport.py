@@ -30,6 +30,7 @@ __all__ = ["MAX_UPLOAD", "CoordinatorSocket", "NodeSocket", "Traffic", "check_li
 MAX_UPLOAD: Final = 1 << 22
 """Bytes of one frame from a node: chunks are at most 512 kB, shares for 10 000 peers 2 MB."""
 _QUEUE: Final = 64  # frames libzmq holds for one peer: 256 MB at worst, in practice some 5 MB
+_SEND_QUEUE: Final = 1_000  # a node that lets more wait is dropped from its round
 _DRAIN: Final = 256  # frames handled between two looks at the clock
 _ZAP_DOMAIN: Final = b"secagg"
 _KNOCK_AGAIN: Final = 2.0  # seconds after a failed handshake
@@ -120,7 +121,7 @@ class CoordinatorSocket:
         self._socket.set(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without the handler nobody gets in
         self._socket.set(zmq.MAXMSGSIZE, MAX_UPLOAD)
         self._socket.set(zmq.RCVHWM, _QUEUE)
-        self._socket.set(zmq.SNDHWM, 0)
+        self._socket.set(zmq.SNDHWM, _SEND_QUEUE)
         self._socket.set(zmq.ROUTER_MANDATORY, 1)
         try:
             self._socket.bind(bind)
@@ -174,7 +175,7 @@ class CoordinatorSocket:
         return frames
 
     def send(self, node: NodeId, frame: bytes) -> bool:
-        """Queue a frame; False if the node is not connected."""
+        """Queue a frame; False if the node is not connected, or does not read what it is sent."""
         route = self._routes.get(node)
         if route is None:
             return False
@@ -220,6 +221,7 @@ class NodeSocket:
         self._socket.set(zmq.RECONNECT_IVL, 200)
         self._socket.set(zmq.RECONNECT_IVL_MAX, 5_000)
         self._socket.set(zmq.SNDHWM, 10_000)
+        self._socket.set(zmq.IMMEDIATE, 1)  # no stale hellos for a coordinator that comes later
         self._monitor = self._socket.get_monitor_socket(
             sum(_CONNECTION_STATES) | zmq.EVENT_CONNECTED
         )
@@ -280,7 +282,7 @@ class NodeSocket:
         return frames
 
     def send(self, frame: bytes) -> bool:
-        """Queue a frame; False if the queue toward an absent coordinator is full."""
+        """Queue a frame; False while there is no connection to the coordinator."""
         try:
             self._socket.send(frame, zmq.NOBLOCK)
         except zmq.Again:

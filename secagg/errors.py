@@ -7,7 +7,8 @@
     ├ RemoteProtocolError(peer)   a peer sent what is forbidden: drop it, keep the round
     │ ├ DecodeError               not a message of ours, or not in canonical form
     │ ├ AuthenticationError       a signature, a seal or an identity does not hold
-    │ └ ReplayError               a message of another run, another round, or a second one
+    │ └ ReplayError               a message of another round, or a second one
+    │   └ RunMismatchError        a message of another run
     ├ RoundAborted(reason)        the round ends cleanly and nothing of it is released
     ├ OfferRefused(reason)        the node's own policy forbids the offered round
     ├ KeyMaterialError            a key, certificate or roster is missing, broken or not ours
@@ -28,6 +29,7 @@ __all__ = [
     "RemoteProtocolError",
     "ReplayError",
     "RoundAborted",
+    "RunMismatchError",
     "SecAggError",
 ]
 
@@ -70,6 +72,10 @@ class AuthenticationError(RemoteProtocolError):
 
 class ReplayError(RemoteProtocolError):
     """The message belongs to another run or round, or was given before."""
+
+
+class RunMismatchError(ReplayError):
+    """A well-signed message of another run: the sender has not heard of this one yet."""
 
 
 class RoundAborted(SecAggError):

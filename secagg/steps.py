@@ -13,6 +13,7 @@ __all__ = [
     "InputRejected",
     "Outgoing",
     "PeerBlamed",
+    "PeersMissed",
     "PhaseEntered",
     "RoundFailed",
     "Step",
@@ -45,6 +46,14 @@ class PeerBlamed:
 
 
 @dataclass(frozen=True, slots=True)
+class PeersMissed:
+    """Peers that had not given a phase's message when its time was up."""
+
+    phase: str
+    peers: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InputRejected:
     """A node learnt that its input is not part of this round's sum."""
 
@@ -68,7 +77,7 @@ class RoundFailed:
     needed: int
 
 
-Event: TypeAlias = PhaseEntered | PeerBlamed | InputRejected | SumReady | RoundFailed
+Event: TypeAlias = PhaseEntered | PeerBlamed | PeersMissed | InputRejected | SumReady | RoundFailed
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ __all__ = [
     "PAIR_MASK",
     "SELF_COMMITMENT",
     "SELF_MASK",
+    "SHARERS",
     "SHARE_SEAL",
     "SURVIVORS",
 ]
@@ -36,4 +37,5 @@ PAIR_MASK: Final = _tag("pair-mask")
 SELF_MASK: Final = _tag("self-mask")
 SELF_COMMITMENT: Final = _tag("self-commitment")
 SHARE_SEAL: Final = _tag("share-seal")
+SHARERS: Final = _tag("sharers")
 SURVIVORS: Final = _tag("survivors")

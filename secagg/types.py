@@ -72,10 +72,9 @@ class RefusalReason(StrEnum):
     SCHEME_FORBIDDEN = "scheme_forbidden"
     NOT_IN_COHORT = "not_in_cohort"
     UNKNOWN_MEMBER = "unknown_member"
-    ROSTER_MISMATCH = "roster_mismatch"
+    GRAPH_TOO_SPARSE = "graph_too_sparse"
     MODEL_UNSUITABLE = "model_unsuitable"
     PARAMETERS_UNSAFE = "parameters_unsafe"
-    TRAINING_FAILED = "training_failed"
 
 
 class Signer(Protocol):

@@ -54,6 +54,8 @@ def _say(record: Record) -> None:
         case "round.ended":
             state = "in the sum" if record["included"] else "not in the sum"
             line = f"round {record['round_id']}: {record['outcome']}, {state}"
+        case "abstained":
+            line = f"round {record['round_id']}: gave nothing, {record['reason']}"
         case "peer.rejected" | "roster.rejected":
             line = f"rejected {record['reason']}"
         case "roster.taken.up":

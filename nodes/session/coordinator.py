@@ -37,11 +37,12 @@ from nodes.session.events import (
 from nodes.session.model_transfer import model_chunks, model_digest, to_bytes
 from nodes.session.offer import RunPlan, build_offer, encoding_of, setup_of
 from nodes.session.presence import Presence
-from secagg.errors import LocalProtocolError, RemoteProtocolError
+from secagg.errors import LocalProtocolError, RemoteProtocolError, RunMismatchError
 from secagg.roles import CoordinatorRole, Scheme
 from secagg.schemes import SCHEMES
 from secagg.steps import (
     PeerBlamed,
+    PeersMissed,
     PhaseEntered,
     RoundFailed,
     Step,
@@ -77,6 +78,7 @@ ServerStep = Callable[
 ]
 """(params, mean update, optimiser state) -> (params, optimiser state)."""
 
+_HELLO_PAUSE: Final = 1.0  # seconds between two hellos of a node that are answered
 _CATCH_UP: Final = 2.0  # seconds before the round after an aborted one, for nodes to come back
 
 
@@ -125,6 +127,10 @@ class Coordinator:
         self._roster, self._server_step, self._schemes = roster, server_step, schemes
         self._present = Presence()
         self._awaiting: set[NodeId] = set()  # in CLOSING: who has not said farewell
+        self._took_part: set[NodeId] = set()
+        self._late: set[NodeId] = set()  # missed a phase of the open round
+        self._last_hello: dict[NodeId, float] = {}
+        self._offered_at = 0.0
         self._state = State.WAITING
         self._since = self._next_report = 0.0
         self._start_at = 0.0
@@ -173,18 +179,26 @@ class Coordinator:
                 run_id=self._run.run_id,
             )
             return self._dispatch(peer, opened.message, now)
+        except RunMismatchError as error:  # signed by the peer: tell it which run this is
+            events = (PeerRejected(peer, str(error)),)
+            return SessionStep((self._sealed(peer, self._welcome(now)),), events)
         except RemoteProtocolError as error:
             return SessionStep(events=(PeerRejected(peer, str(error)),))
 
+    def unreachable(self, node: NodeId, now: float) -> SessionStep:
+        """Take note that a frame could not be delivered: the node has missed part of the talk."""
+        return self._leave(node, "unreachable", now)
+
     def set_roster(self, roster: RosterView, now: float) -> SessionStep:
-        """Take up a newer roster: tell the nodes, and drop whoever is no longer in it (S-09)."""
+        """Take up a newer roster or validity: drop whoever is out (S-09), tell the others."""
+        newer = roster.version > self._roster.version
         self._roster = roster
         gone = [node for node in self._present.nodes if node not in roster.signing_keys]
         step = SessionStep()
         for node in gone:
             step = _join(step, self._leave(node, "no longer in the roster", now))
         update = RosterUpdate(roster.document)
-        send = tuple(self._sealed(node, update) for node in self._present.nodes)
+        send = tuple(self._sealed(node, update) for node in self._present.nodes if newer)
         return _join(SessionStep(send), step)
 
     def on_timeout(self, now: float) -> SessionStep:
@@ -231,11 +245,24 @@ class Coordinator:
             return _join(step, self._on_refusal(node, message, now))
         if isinstance(message, RoundMessage):
             return _join(step, self._on_round_message(node, message, now))
-        return step
+        return _join(step, self._on_heartbeat(node, message, now))
+
+    def _on_heartbeat(self, node: NodeId, beat: Heartbeat, now: float) -> SessionStep:
+        """Stop waiting for a node that lives but is not in the round it was offered (S-11)."""
+        if self._offer is None or not self._in_round(node):
+            return SessionStep()
+        had_time = now - self._offered_at > self._plan.liveness
+        if beat.round_id == self._offer.round_id or not had_time:
+            return SessionStep()
+        self._late.add(node)
+        return self._drop(node, now)
 
     def _on_hello(self, node: NodeId, hello: Hello, now: float) -> SessionStep:
         if hello.protocol != PROTOCOL_VERSION:
             raise RemoteProtocolError(node, f"it speaks protocol version {hello.protocol}")
+        if now - self._last_hello.get(node, -_HELLO_PAUSE) < _HELLO_PAUSE:
+            return SessionStep()  # each answer may carry a roster and a model: not on demand
+        self._last_hello[node] = now
         step = SessionStep()
         # A node that restarted has lost the round's secrets. It is forgotten before the round is
         # closed without it, so that the next offer cannot reach it ahead of its welcome.
@@ -287,8 +314,9 @@ class Coordinator:
         if self._state is not State.WAITING:
             return SessionStep()
         here = self._present.nodes
-        cohort = self._present.cohort(self._run.next_round, self._plan.min_nodes)
-        everybody = len(cohort) == len(self._roster.signing_keys) and now >= self._since
+        ready = self._present.cohort(self._run.next_round, self._plan.min_nodes)
+        cohort = ready[: self._plan.max_cohort]
+        everybody = len(ready) == len(self._roster.signing_keys) and now >= self._since
         if len(cohort) >= self._plan.min_nodes and (everybody or now >= self._start_at):
             return self._open_round(tuple(cohort), now)
         if now - self._since > self._plan.give_up:
@@ -306,6 +334,7 @@ class Coordinator:
         setup = setup_of(offer, self._run.run_id, self._roster.signing_keys.get)
         self._run = replace(self._run, next_round=offer.round_id + 1)  # S-04
         self._offer, self._state = offer, State.ROUND
+        self._late, self._offered_at = set(), now
         self._role = self._schemes[offer.scheme].coordinator(setup)
         messages: list[Message] = [offer, *model_chunks(offer.round_id, self._run.params)]
         send = tuple(self._sealed(node, message) for message in messages for node in cohort)
@@ -326,6 +355,8 @@ class Coordinator:
                 case PhaseEntered(phase, waiting):
                     changed = PhaseChanged(self._offer.round_id, phase, waiting)
                     result = _join(result, SessionStep(events=(changed,)))
+                case PeersMissed(_, peers):
+                    self._late |= set(peers)
                 case PeerBlamed(peer, reason):
                     result = _join(result, SessionStep(events=(PeerRejected(peer, reason),)))
                 case SumReady():
@@ -352,8 +383,9 @@ class Coordinator:
             finished=done >= self._plan.rounds,
         )
         self._failures = 0
+        self._took_part |= set(result.contributors)
         for node in offer.cohort:
-            if node in result.contributors:
+            if node in result.contributors and node not in self._late:
                 self._present.contributed(node)
             else:
                 self._present.missed(node, self._run.next_round)
@@ -396,15 +428,16 @@ class Coordinator:
         return SessionStep(send, events)
 
     def _close(self, now: float, *, complete: bool, reason: str) -> SessionStep:
-        """Hand out the final model and wait for the farewells."""
+        """Tell everybody, hand out the model of a complete run, and wait for the farewells."""
         self._outcome = RunOver(complete, reason)
         self._state = State.CLOSING
         self._start_at = now + self._plan.farewell_timeout
-        # After a restart nobody is present yet, and everybody may still need the model.
-        self._awaiting = set(self._present.nodes) or set(self._roster.signing_keys)
+        # Who took part and is gone may come back for the model; after a restart that is anybody.
+        known = self._took_part if self._took_part else set(self._roster.signing_keys)
+        self._awaiting = set(self._present.nodes) | (known if complete else set())
         send = [frame for node in self._present.nodes for frame in self._final_messages(node)]
         step = SessionStep(tuple(send))
-        return step if self._present or self._run.finished else _join(step, self._over())
+        return step if self._awaiting else _join(step, self._over())
 
     def _over(self) -> SessionStep:
         if self._state is State.OVER:
@@ -453,15 +486,15 @@ class Coordinator:
         finished = RunFinished(
             round_id=self._run.next_round,
             rounds_done=self._run.rounds_done,
+            complete=self._run.finished,
             model_digest=model_digest(self._run.params),
             model_dim=len(self._run.params),
             training=self._plan.training,
             reference=to_bytes(self._run.reference),
         )
-        messages: list[Message] = [
-            finished,
-            *model_chunks(finished.round_id, self._run.params),
-        ]
+        messages: list[Message] = [finished]
+        if self._run.finished:
+            messages += model_chunks(finished.round_id, self._run.params)
         return [self._sealed(node, message) for message in messages]
 
     def _sealed(self, node: NodeId, message: Message) -> tuple[NodeId, bytes]:

@@ -15,6 +15,7 @@ from secagg.types import NodeId
 from secagg.wire.messages import RoundOffer
 
 __all__ = [
+    "Abstained",
     "Checkpoint",
     "FinalModel",
     "Joined",
@@ -57,9 +58,9 @@ class RunState:
 class ParticipantState:
     """All that a node must not forget over a restart."""
 
-    run_id: bytes
-    last_round: int
-    """The newest round this node took part in; no older or equal one is ever joined (S-05)."""
+    rounds: dict[bytes, int] = field(repr=False)
+    """Run id to the newest round of it that this node was offered; no older or equal one is ever
+    joined (S-05)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,14 @@ class OfferRejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Abstained:
+    """Node: training gave nothing, so a masked zero went into the sum; never told to anybody."""
+
+    round_id: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RoundEnded:
     """Node: how the round ended, as the coordinator tells it."""
 
@@ -231,6 +240,7 @@ SessionEvent: TypeAlias = (
     | TrainRequested
     | OfferRejected
     | RoundEnded
+    | Abstained
     | FinalModel
     | RosterOffered
 )

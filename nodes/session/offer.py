@@ -15,7 +15,7 @@ from nodes.session.model_transfer import model_digest, to_bytes
 from secagg.encoding import FixedPoint, Segment, ring_bits_for
 from secagg.errors import ConfigError, OfferRefused
 from secagg.schemes import SCHEMES, default_quorum, scheme_named
-from secagg.types import NodeId, RefusalReason, RoundSetup
+from secagg.types import MAX_COHORT, NodeId, RefusalReason, RoundSetup
 from secagg.wire.codec import offer_hash
 from secagg.wire.messages import MAX_CHUNK, RoundOffer
 
@@ -69,20 +69,52 @@ class RunPlan:
     max_failures: int = 10
     """Aborted rounds in a row after which the run ends incomplete."""
 
+    @property
+    def max_cohort(self) -> int:
+        """Most nodes in one round: beyond them a sum could wrap a 32-bit ring."""
+        return min(MAX_COHORT, 1 << (32 - self.value_bits))
+
     def __post_init__(self) -> None:
         scheme_named(self.scheme)
+        _check_ranges(self)
         ring_bits_for(self.min_nodes, self.value_bits)
         if self.min_nodes < 3:
             raise ConfigError(
                 f"min_nodes is {self.min_nodes}", hint="a sum over fewer than 3 nodes hides nobody"
             )
-        if self.rounds < 1:
-            raise ConfigError(f"rounds is {self.rounds}", hint="use at least 1")
         if self.liveness < 2 * self.heartbeat:
             raise ConfigError(
                 f"liveness {self.liveness} s is less than two heartbeats of {self.heartbeat} s",
                 hint=f"set liveness to at least {2 * self.heartbeat}",
             )
+
+
+def _check_ranges(plan: RunPlan) -> None:
+    """Refuse numbers that an offer or a welcome could not carry, or that make no sense."""
+    for name in (
+        "update_bound",
+        "centroid_bound",
+        "phase_timeout",
+        "input_timeout",
+        "heartbeat",
+        "liveness",
+        "give_up",
+        "farewell_timeout",
+    ):
+        if not 0 < getattr(plan, name) <= 1e6:  # NaN is refused as well
+            raise ConfigError(
+                f"{name} is {getattr(plan, name)}", hint="use a number above 0, at most 1000000"
+            )
+    for name, least in (("max_failures", 1), ("neighbours", 2), ("rounds", 1)):
+        if not least <= getattr(plan, name) <= 10**9:
+            raise ConfigError(f"{name} is {getattr(plan, name)}", hint=f"use {least} to 1000000000")
+    if not 0 <= plan.join_timeout <= 1e6:
+        raise ConfigError(f"join_timeout is {plan.join_timeout}", hint="use 0 to 1000000")
+    if plan.chunk_values < 8 or plan.chunk_values % 8 or plan.chunk_values * 4 > MAX_CHUNK:
+        raise ConfigError(
+            f"chunk_values is {plan.chunk_values}",
+            hint=f"use a multiple of 8 up to {MAX_CHUNK // 4}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +125,8 @@ class NodePolicy:
     """Fewest nodes an offer may have gone to."""
     schemes: tuple[str, ...] = ("masking",)
     """Schemes this node takes part in."""
+    min_neighbours: int = 10_000
+    """Fewest masking neighbours; from the cohort's size up, only the complete graph will do."""
 
 
 def build_offer(
@@ -192,6 +226,12 @@ def check_offer(
         )
     if node_id not in offer.cohort:
         raise OfferRefused(RefusalReason.NOT_IN_COHORT, "this node is not in the offered cohort")
+    if offer.neighbours < min(policy.min_neighbours, n - 1):
+        raise OfferRefused(
+            RefusalReason.GRAPH_TOO_SPARSE,
+            f"{offer.neighbours} neighbours are below policy.min_neighbours = "
+            f"{policy.min_neighbours}",
+        )
     unknown = [node for node in offer.cohort if signing_key(node) is None]
     if unknown:
         raise OfferRefused(

@@ -14,12 +14,14 @@ specs/60-session.md section 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nodes.session.contribution import encode_update
 from nodes.session.events import (
+    Abstained,
     FinalModel,
     Joined,
     OfferRejected,
@@ -28,6 +30,7 @@ from nodes.session.events import (
     Remember,
     RosterOffered,
     RoundEnded,
+    RunOver,
     SessionEvent,
     SessionStep,
     TrainRequested,
@@ -41,6 +44,7 @@ from secagg.steps import InputRejected, PeerBlamed, Step
 from secagg.types import (
     NodeId,
     RefusalReason,
+    RingVector,
     Rng,
     RoundSetup,
     Signer,
@@ -109,7 +113,7 @@ class Participant:
     ) -> None:
         self._signer, self._coordinator, self._signing_key = signer, coordinator, signing_key
         self._policy, self._rng, self._schemes = policy, rng, schemes
-        self._memory = remembered or ParticipantState(NO_RUN, 0)
+        self._memory = remembered or ParticipantState({})
         self._run_id = NO_RUN
         self._state = State.HELLO
         self._roster_version = 0
@@ -166,18 +170,37 @@ class Participant:
         try:
             vector = encode_update(update, encoding_of(offer), self._rng)
         except LocalProtocolError as error:
-            return self.training_failed(round_id, str(error), now)
+            return self.abstain(round_id, str(error), now)
+        return self._contribute(offer, setup, vector, now)
+
+    def abstain(self, round_id: int, why: str, now: float) -> SessionStep:
+        """Give a zero vector of zero weight: the node's data did not yield an update.
+
+        Whether training works out depends on the data, and the coordinator chooses the model it is
+        tried on, so even the fact must not show (E-01).
+        """
+        offer, setup = self._offer, self._setup
+        if self._state is not State.TRAINING or offer is None or setup is None:
+            return SessionStep()
+        if offer.round_id != round_id:
+            return SessionStep()
+        step = self._contribute(offer, setup, np.zeros(setup.dim, dtype=np.uint32), now)
+        return SessionStep(step.send, (Abstained(round_id, why), *step.events))
+
+    def _contribute(
+        self, offer: RoundOffer, setup: RoundSetup, vector: RingVector, now: float
+    ) -> SessionStep:
         self._role = self._schemes[offer.scheme].client(
             setup, vector, self._signer, coordinator=self._coordinator, rng=self._rng
         )
         self._state = State.AGGREGATING
         return self._absorb(self._role.start(now))
 
-    def training_failed(self, round_id: int, why: str, now: float) -> SessionStep:
-        """Tell the coordinator that this node has no update for the round."""
+    def refuse_training(self, round_id: int, why: str) -> SessionStep:
+        """Refuse an offer whose settings cannot be trained on, whatever the data are."""
         if self._offer is None or self._offer.round_id != round_id:
             return SessionStep()
-        refused = OfferRefused(RefusalReason.TRAINING_FAILED, why)
+        refused = OfferRefused(RefusalReason.MODEL_UNSUITABLE, why)
         return self._refuse(round_id, refused)
 
     def on_timeout(self, now: float) -> SessionStep:
@@ -186,8 +209,11 @@ class Participant:
             self._deadline = None
             if self._role is not None:
                 return self._absorb(self._role.on_timeout(now))
-            if self._state in (State.LOADING, State.FETCHING):
-                self._state, self._receiver = State.IDLE, None
+            if self._state is State.FETCHING:
+                self._end_round()
+                return self._hello(now)  # ask for the model again
+            if self._state is State.LOADING:
+                self._end_round()
         if now >= self._next_beat:
             return self._beat(now)
         return SessionStep()
@@ -202,6 +228,10 @@ class Participant:
     # --- messages ------------------------------------------------------------------------------
 
     def _dispatch(self, message: Message, run_id: bytes, now: float) -> SessionStep:
+        if self._run_id == NO_RUN and not isinstance(message, Welcome):
+            raise RemoteProtocolError(
+                self._coordinator, f"{type(message).__name__} before a welcome"
+            )
         match message:
             case Welcome():
                 return self._on_welcome(message, now)
@@ -229,17 +259,15 @@ class Participant:
         self._next_beat = now + message.heartbeat
         if self._run_id == message.run:
             return SessionStep()
-        if self._memory.run_id != message.run:
-            self._memory = ParticipantState(message.run, 0)
         self._run_id = message.run
         self._end_round()
         return SessionStep(events=(Joined(self._coordinator, message.rounds_done),))
 
     def _on_offer(self, offer: RoundOffer, run_id: bytes, now: float) -> SessionStep:
-        if offer.round_id <= self._memory.last_round:  # S-05
+        if offer.round_id <= self._memory.rounds.get(run_id, 0):  # S-05
             raise ReplayError(self._coordinator, f"round {offer.round_id} was offered before")
         self._end_round()
-        self._memory = replace(self._memory, last_round=offer.round_id)
+        self._memory = ParticipantState({**self._memory.rounds, run_id: offer.round_id})
         remember = Remember(self._memory)
         try:
             self._setup = check_offer(
@@ -247,7 +275,7 @@ class Participant:
                 run_id,
                 node_id=self._signer.node_id,
                 policy=self._policy,
-                signing_key=self._signing_key,
+                signing_key=self._member_key,
             )
         except OfferRefused as refused:
             step = self._refuse(offer.round_id, refused)
@@ -295,6 +323,11 @@ class Participant:
         if len(message.reference) % 4:
             raise RemoteProtocolError(self._coordinator, "the final reference is not a vector")
         self._end_round()
+        if not message.complete:
+            self._state = State.FINISHED
+            reason = f"the coordinator ended the run after {message.rounds_done} rounds"
+            send = (self._sealed(Farewell(message.round_id)),)
+            return SessionStep(send, (RunOver(complete=False, reason=reason),))
         self._final, self._state = message, State.FETCHING
         self._receiver = ModelReceiver(
             message.round_id, message.model_dim, message.model_digest, self._coordinator
@@ -342,6 +375,10 @@ class Participant:
         event = OfferRejected(round_id, refused.reason, explanation)
         return SessionStep((self._sealed(message),), (event,))
 
+    def _member_key(self, node: NodeId) -> bytes | None:
+        """Look up a node of the cohort; the coordinator is none (S-06)."""
+        return None if node == self._coordinator else self._signing_key(node)
+
     def _end_round(self) -> None:
         self._offer = self._setup = self._role = self._receiver = None
         self._deadline = None
@@ -349,12 +386,15 @@ class Participant:
 
     def _beat(self, now: float) -> SessionStep:
         if self._run_id == NO_RUN:
-            self._next_beat = now + HELLO_INTERVAL
-            hello = Hello(VERSION, PROTOCOL_VERSION, self._roster_version, now + self._wall_offset)
-            return SessionStep(send=(self._sealed(hello),))
+            return self._hello(now)
         self._next_beat = now + self._heartbeat
         round_id = self._offer.round_id if self._offer else 0
         return SessionStep(send=(self._sealed(Heartbeat(round_id, self._state.value)),))
+
+    def _hello(self, now: float) -> SessionStep:
+        self._next_beat = now + HELLO_INTERVAL
+        hello = Hello(VERSION, PROTOCOL_VERSION, self._roster_version, now + self._wall_offset)
+        return SessionStep(send=(self._sealed(hello),))
 
     def _sealed(self, message: Message) -> tuple[NodeId, bytes]:
         frame = seal_envelope(message, self._signer, to=self._coordinator, run_id=self._run_id)

@@ -16,8 +16,7 @@ _MAX_BENCH: Final = 8  # rounds that a node which keeps missing them is not wait
 
 
 @dataclass(slots=True)
-class _Entry:
-    last_heard: float
+class _Record:
     misses: int = 0
     benched_until: int = 0
     """First round id this node is offered again."""
@@ -27,7 +26,8 @@ class Presence:
     """The nodes that the coordinator counts as present."""
 
     def __init__(self) -> None:
-        self._entries: dict[NodeId, _Entry] = {}
+        self._entries: dict[NodeId, float] = {}  # when last heard
+        self._records: dict[NodeId, _Record] = {}  # stay when a node goes: a hello clears nothing
 
     def __contains__(self, node: object) -> bool:
         return node in self._entries
@@ -41,8 +41,9 @@ class Presence:
         return sorted(self._entries)
 
     def admit(self, node: NodeId, now: float) -> None:
-        """Count a node in, with a clean slate."""
-        self._entries[node] = _Entry(last_heard=now)
+        """Count a node in."""
+        self._entries[node] = now
+        self._records.setdefault(node, _Record())
 
     def forget(self, node: NodeId) -> bool:
         """Count a node out; return whether it was in."""
@@ -50,26 +51,23 @@ class Presence:
 
     def heard(self, node: NodeId, now: float) -> None:
         """Note a sign of life."""
-        self._entries[node].last_heard = now
+        self._entries[node] = now
 
     def silent(self, now: float, liveness: float) -> list[NodeId]:
         """Return the nodes that have been silent for longer than `liveness` seconds."""
-        return [n for n, entry in self._entries.items() if now - entry.last_heard > liveness]
+        return [node for node, heard in self._entries.items() if now - heard > liveness]
 
     def cohort(self, round_id: int, least: int) -> list[NodeId]:
         """Return whom to offer a round: those who do not sit out, or all if those are too few."""
-        ready = [n for n in self.nodes if self._entries[n].benched_until <= round_id]
+        ready = [n for n in self.nodes if self._records[n].benched_until <= round_id]
         return ready if len(ready) >= least else self.nodes
 
     def contributed(self, node: NodeId) -> None:
         """Forgive a node its misses."""
-        if node in self._entries:
-            self._entries[node].misses = 0
+        self._records[node] = _Record()
 
     def missed(self, node: NodeId, next_round: int) -> None:
         """Let a node that missed a round sit out 0, 1, 3, then 7 rounds (S-10)."""
-        if node not in self._entries:
-            return
-        entry = self._entries[node]
-        entry.misses += 1
-        entry.benched_until = next_round + min(_MAX_BENCH, 2 ** (entry.misses - 1)) - 1
+        record = self._records.setdefault(node, _Record())
+        record.misses = min(record.misses + 1, 10)
+        record.benched_until = next_round + min(_MAX_BENCH, 2 ** (record.misses - 1)) - 1

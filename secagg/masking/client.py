@@ -105,9 +105,12 @@ class MaskingClient:
         self._share_key = agreement.private_key(rng(agreement.KEY_SIZE))  # never shared
         self._advert: KeyAdvert | None = None
         self._peers: dict[NodeId, KeyAdvert] = {}  # neighbours with keys
-        self._sharers: frozenset[NodeId] = frozenset()  # neighbours that shared their secrets
+        self._graph_seed = b""
+        self._sharers: tuple[NodeId, ...] = ()  # everybody who shared secrets
         self._held: dict[NodeId, tuple[bytes, bytes]] = {}  # owner -> (key share, self share)
         self._survivors: tuple[NodeId, ...] = ()
+        self._advertised: frozenset[NodeId] = frozenset()
+        self._sharers_digest = self._view = b""
 
     @property
     def phase(self) -> Phase:
@@ -156,8 +159,9 @@ class MaskingClient:
         digests = dict(message.digests)
         if self._advert is None or digests.get(self._me) != masks.advert_digest(self._advert):
             raise self._fault("my own advert is missing or altered")  # M-06
-        seed = graph_seed(setup.offer_hash, message.digests)
-        neighbours = neighbours_of(self._me, nodes, degree=setup.neighbours, seed=seed)
+        self._graph_seed = graph_seed(setup.offer_hash, message.digests)
+        neighbours = neighbours_of(self._me, nodes, degree=setup.neighbours, seed=self._graph_seed)
+        self._advertised = frozenset(nodes)
         if {advert.node_id for advert in message.adverts} != neighbours:
             raise self._fault("the adverts are not those of my neighbours")
         if len(neighbours) + 1 < setup.threshold:
@@ -196,12 +200,17 @@ class MaskingClient:
         )
 
     def _on_peer_shares(self, message: PeerShares, now: float) -> Step:
-        senders = [sender for sender, _ in message.boxes]
-        if senders != sorted(set(senders)) or not set(senders) <= set(self._peers):
-            raise self._fault("relayed shares are not from distinct neighbours")
+        sharers, senders = message.sharers, [sender for sender, _ in message.boxes]
+        if list(sharers) != sorted(set(sharers)) or not set(sharers) <= self._advertised:
+            raise self._fault("the sharers are not a sorted part of those who advertised keys")
+        if self._me not in sharers or len(sharers) < self._setup.quorum:  # M-03
+            raise self._fault(f"{len(sharers)} sharers, {self._setup.quorum} with me needed")
+        if senders != sorted(set(self._peers) & set(sharers)):  # M-09
+            raise self._fault("relayed shares are not from exactly my neighbours among the sharers")
         if len(senders) + 1 < self._setup.threshold:  # M-09
             raise self._fault(f"only {len(senders)} neighbours shared their secrets")
-        self._sharers = frozenset(senders)
+        self._sharers = sharers
+        self._sharers_digest = masks.sharers_digest(self._graph_seed, sharers)
         events: list[Event] = []
         for sender, box in message.boxes:
             try:
@@ -219,16 +228,19 @@ class MaskingClient:
     def _masked_chunks(self) -> list[Message]:
         """Mask the input, forget it, and cut the result into packed chunks."""
         setup, context = self._setup, self._setup.context
-        keys = {node: self._peers[node].mask_key for node in sorted(self._sharers)}
+        sharers = set(self._sharers)
+        keys = {n: peer.mask_key for n, peer in sorted(self._peers.items()) if n in sharers}
         masks.add_self_mask(self._vector, context, self._self_seed)
         masks.add_pair_masks(self._vector, context, self._mask_key, me=self._me, peers=keys)
         masked = ring.reduce(self._vector, setup.ring_bits)
         self._vector = np.empty(0, dtype=np.uint32)
         step = setup.chunk_values
+        signature = masks.sign_sharers(setup, self._signer, self._sharers_digest)
         return [
             MaskedChunk(
                 setup.round_id,
                 index,
+                signature,
                 ring.pack(masked[index * step : (index + 1) * step], setup.ring_bits),
             )
             for index in range(setup.n_chunks)
@@ -236,17 +248,24 @@ class MaskingClient:
 
     def _on_survivors(self, message: Survivors, now: float) -> Step:
         survivors = message.survivors
-        if list(survivors) != sorted(set(survivors)) or not set(survivors) <= set(
-            self._setup.cohort
-        ):
-            raise self._fault("the survivor set is not a sorted part of the cohort")
+        if list(survivors) != sorted(set(survivors)) or not set(survivors) <= set(self._sharers):
+            raise self._fault("the survivor set is not a sorted part of the sharers")
         if self._me not in survivors:
             raise self._fault("the survivor set leaves me out")
         if len(survivors) < self._setup.quorum:  # M-03
             raise self._fault(f"{len(survivors)} survivors, {self._setup.quorum} needed")
+        due = sorted(set(self._peers) & set(survivors))
+        if [node for node, _ in message.sharers_signatures] != due:  # M-24
+            raise self._fault("the sharers' signatures are not those of my surviving neighbours")
+        for node, signature in message.sharers_signatures:
+            try:
+                masks.verify_sharers(self._setup, node, signature, self._sharers_digest)
+            except AuthenticationError as error:
+                raise self._fault(f"showed another list of sharers to {node}") from error
         self._survivors = survivors
         self._phase = Phase.SIGNED
-        signature = masks.sign_survivors(self._setup, self._signer, survivors)
+        self._view = masks.view_digest(self._sharers_digest, survivors)
+        signature = masks.sign_survivors(self._setup, self._signer, self._view)
         return self._reply(now, SurvivorSignature(self._setup.round_id, signature))
 
     def _on_unmask_request(self, message: UnmaskRequest, now: float) -> Step:
@@ -257,7 +276,7 @@ class MaskingClient:
             raise self._fault(f"{len(signers)} co-signatures, {self._setup.quorum} needed")
         for node, signature in message.signatures:
             try:
-                masks.verify_survivors(self._setup, node, signature, self._survivors)
+                masks.verify_survivors(self._setup, node, signature, self._view)
             except AuthenticationError as error:
                 raise self._fault(f"showed a false co-signature ({error})") from error
         survivors = frozenset(self._survivors)

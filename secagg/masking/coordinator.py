@@ -26,6 +26,7 @@ from secagg.steps import (
     Event,
     Outgoing,
     PeerBlamed,
+    PeersMissed,
     PhaseEntered,
     RoundFailed,
     Step,
@@ -81,7 +82,10 @@ class MaskingCoordinator:
         self._adverts: dict[NodeId, KeyAdvert] = {}
         self._neighbours: dict[NodeId, frozenset[NodeId]] = {}
         self._boxes: dict[NodeId, dict[NodeId, bytes]] = {}  # receiver -> sender -> sealed shares
-        self._sharers: frozenset[NodeId] = frozenset()
+        self._graph_seed = b""
+        self._sharers: tuple[NodeId, ...] = ()
+        self._sharers_digest = self._view = b""
+        self._sharers_signatures: dict[NodeId, bytes] = {}
         self._chunks: dict[NodeId, list[bytes]] = {}  # uploads in progress, packed
         self._total = np.zeros(setup.dim, dtype=np.uint32)
         self._survivors: tuple[NodeId, ...] = ()
@@ -130,9 +134,11 @@ class MaskingCoordinator:
 
     def on_timeout(self, now: float) -> Step:
         """Close the phase with those who answered (M-15)."""
+        late = tuple(sorted(self._waiting))
         self._waiting.clear()
         self._chunks.clear()
-        return self._advance(now)
+        missed = (PeersMissed(self._phase.value, late),) if late else ()
+        return self._advance(now, *missed)
 
     # --- what each message does; the result says whether the node has given all it owes ---------
 
@@ -159,6 +165,12 @@ class MaskingCoordinator:
             raise _Fault(f"chunk {message.index} where {len(chunks)} was due")
         if len(message.data) != ring.packed_size(self._chunk_dim(message.index), setup.ring_bits):
             raise _Fault(f"chunk {message.index} has {len(message.data)} bytes")
+        if message.index == 0:
+            signature = message.sharers_signature
+            masks.verify_sharers(setup, sender, signature, self._sharers_digest)  # M-24
+            self._sharers_signatures[sender] = signature
+        elif message.sharers_signature != self._sharers_signatures[sender]:
+            raise _Fault("its chunks carry different signatures")
         chunks.append(message.data)
         if len(chunks) < setup.n_chunks:
             return False
@@ -176,7 +188,7 @@ class MaskingCoordinator:
         return True
 
     def _on_signature(self, sender: NodeId, message: SurvivorSignature) -> bool:
-        masks.verify_survivors(self._setup, sender, message.signature, self._survivors)  # M-11
+        masks.verify_survivors(self._setup, sender, message.signature, self._view)  # M-11
         self._signatures[sender] = message.signature
         return True
 
@@ -208,7 +220,7 @@ class MaskingCoordinator:
     def _close_keys(self, now: float) -> Step:
         nodes = sorted(self._adverts)
         digests = tuple((node, masks.advert_digest(self._adverts[node])) for node in nodes)
-        seed = graph_seed(self._setup.offer_hash, digests)
+        self._graph_seed = seed = graph_seed(self._setup.offer_hash, digests)
         degree = self._setup.neighbours
         self._neighbours = {
             node: neighbours_of(node, nodes, degree=degree, seed=seed) for node in nodes
@@ -220,24 +232,33 @@ class MaskingCoordinator:
         return self._enter_next(Phase.SHARES, nodes, now, send)
 
     def _close_shares(self, now: float) -> Step:
-        self._sharers = frozenset(self._answered)
+        self._sharers = tuple(sorted(self._answered))
+        self._sharers_digest = masks.sharers_digest(self._graph_seed, self._sharers)
         send = []
-        for node in sorted(self._sharers):
-            boxes = self._boxes.get(node, {}).items()
-            relayed = tuple(sorted((peer, box) for peer, box in boxes if peer in self._sharers))
-            send.append(Outgoing(node, PeerShares(self._setup.round_id, relayed)))
+        for node in self._sharers:
+            boxes = tuple(sorted(self._boxes.get(node, {}).items()))
+            send.append(Outgoing(node, PeerShares(self._setup.round_id, self._sharers, boxes)))
         self._boxes.clear()
-        return self._enter_next(Phase.INPUT, sorted(self._sharers), now, send)
+        return self._enter_next(Phase.INPUT, self._sharers, now, send)
 
     def _close_input(self, now: float) -> Step:
         self._survivors = tuple(sorted(self._answered))
-        message = Survivors(self._setup.round_id, self._survivors)
-        send = [Outgoing(node, message) for node in self._survivors]
+        self._view = masks.view_digest(self._sharers_digest, self._survivors)
+        survivors, send = set(self._survivors), []
+        for node in self._survivors:
+            owners = sorted(self._neighbours[node] & survivors)
+            signatures = tuple((owner, self._sharers_signatures[owner]) for owner in owners)
+            message = Survivors(self._setup.round_id, self._survivors, signatures)
+            send.append(Outgoing(node, message))
         return self._enter_next(Phase.SIGNATURES, self._survivors, now, send)
 
     def _close_signatures(self, now: float) -> Step:
         self._recovery = Recovery(
-            self._setup, self._adverts, self._neighbours, self._sharers, frozenset(self._survivors)
+            self._setup,
+            self._adverts,
+            self._neighbours,
+            frozenset(self._sharers),
+            frozenset(self._survivors),
         )
         signatures = tuple(sorted(self._signatures.items()))
         message = UnmaskRequest(self._setup.round_id, signatures)

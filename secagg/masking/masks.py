@@ -29,6 +29,7 @@ from secagg.tags import (
     SELF_COMMITMENT,
     SELF_MASK,
     SHARE_SEAL,
+    SHARERS,
     SURVIVORS,
 )
 from secagg.types import NodeId, RingVector, RoundSetup, Signer
@@ -44,9 +45,13 @@ __all__ = [
     "mask_private_key",
     "seal_key",
     "self_commitment",
+    "sharers_digest",
+    "sign_sharers",
     "sign_survivors",
     "verify_advert",
+    "verify_sharers",
     "verify_survivors",
+    "view_digest",
 ]
 
 SUITE_X25519 = 1
@@ -160,18 +165,46 @@ def add_self_mask(
     accumulate(vector, derive(self_seed, SELF_MASK, *context), negative=negative)
 
 
-def sign_survivors(setup: RoundSetup, signer: Signer, survivors: tuple[NodeId, ...]) -> bytes:
-    """Co-sign a survivor set (M-11)."""
-    return sign(signer, SURVIVORS, *setup.context, *(node.encode() for node in survivors))
+def sharers_digest(graph_seed: bytes, sharers: tuple[NodeId, ...]) -> bytes:
+    """Return the hash of who masks with whom: all adverts, and who shared secrets (32 bytes)."""
+    return digest(SHARERS, graph_seed, *(node.encode() for node in sharers))
 
 
-def verify_survivors(
-    setup: RoundSetup, node: NodeId, signature: bytes, survivors: tuple[NodeId, ...]
-) -> None:
+def sign_sharers(setup: RoundSetup, signer: Signer, sharers: bytes) -> bytes:
+    """Sign what one's own input was masked under, from `sharers_digest` (M-24)."""
+    return sign(signer, SHARERS, *setup.context, sharers)
+
+
+def verify_sharers(setup: RoundSetup, node: NodeId, signature: bytes, sharers: bytes) -> None:
+    """Check that `node` masked its input under the same `sharers_digest` (M-24).
+
+    Raises:
+        AuthenticationError: blames `node`.
+    """
+    key = setup.signing_keys.get(node, b"")
+    verify(key, signature, SHARERS, *setup.context, sharers, signer=node)
+
+
+def view_digest(sharers: bytes, survivors: tuple[NodeId, ...]) -> bytes:
+    """Return the hash of all that nodes must have been shown alike (32 bytes) (M-11).
+
+    Args:
+        sharers: From `sharers_digest`.
+        survivors: Whose inputs the sum holds.
+    """
+    return digest(SURVIVORS, sharers, *(node.encode() for node in survivors))
+
+
+def sign_survivors(setup: RoundSetup, signer: Signer, view: bytes) -> bytes:
+    """Co-sign a view of the round, from `view_digest` (M-11)."""
+    return sign(signer, SURVIVORS, *setup.context, view)
+
+
+def verify_survivors(setup: RoundSetup, node: NodeId, signature: bytes, view: bytes) -> None:
     """Check the co-signature of `node`.
 
     Raises:
         AuthenticationError: blames `node`.
     """
-    parts = (*setup.context, *(survivor.encode() for survivor in survivors))
-    verify(setup.signing_keys.get(node, b""), signature, SURVIVORS, *parts, signer=node)
+    key = setup.signing_keys.get(node, b"")
+    verify(key, signature, SURVIVORS, *setup.context, view, signer=node)

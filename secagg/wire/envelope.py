@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from secagg.errors import DecodeError, ReplayError
+from secagg.errors import DecodeError, ReplayError, RunMismatchError
 from secagg.primitives.signing import SIGNATURE_SIZE, sign, verify
 from secagg.tags import ENVELOPE
 from secagg.types import NodeId, Signer
@@ -62,7 +62,8 @@ def open_envelope(
 
     Raises:
         DecodeError: the frame is no envelope, of another protocol version, or from another sender.
-        ReplayError: it is for another receiver or belongs to another run (W-06).
+        ReplayError: it is for another receiver (W-06).
+        RunMismatchError: it belongs to another run (W-06).
         AuthenticationError: the signature does not hold (W-05).
     """
     if len(frame) > MAX_ENVELOPE:
@@ -77,7 +78,7 @@ def open_envelope(
     message = decode(body, sender=sender)
     greeting = isinstance(message, Hello | Probe | Welcome)
     if run != run_id and not greeting:
-        raise ReplayError(sender, f"{type(message).__name__} belongs to another run")
+        raise RunMismatchError(sender, f"{type(message).__name__} belongs to another run")
     return Opened(sender, run, message)
 
 

@@ -160,10 +160,14 @@ class RoundClosed(_Base, frozen=True, tag=0x08):
 
 
 class RunFinished(_Base, frozen=True, tag=0x09):
-    """Coordinator to node: the final model follows in `ModelChunk`s under this round id."""
+    """Coordinator to node: the run is over.
+
+    If it is complete, the final model follows in `ModelChunk`s under this round id.
+    """
 
     round_id: Counter
     rounds_done: Counter
+    complete: bool
     model_digest: Hash
     model_dim: ModelDim
     training: Annotated[bytes, Meta(max_length=1 << 16)]
@@ -214,25 +218,32 @@ class SealedShares(_Base, frozen=True, tag=0x12):
 
 
 class PeerShares(_Base, frozen=True, tag=0x13):
-    """Coordinator to node: what each neighbour sealed for it."""
+    """Coordinator to node: everybody who shared secrets, and what each neighbour sealed for it."""
 
     round_id: Counter
+    sharers: Ids
     boxes: Annotated[tuple[Box, ...], Meta(max_length=MAX_COHORT)]
 
 
 class MaskedChunk(_Base, frozen=True, tag=0x14):
-    """Node to coordinator: a piece of the masked, bit-packed vector."""
+    """Node to coordinator: a piece of the masked, bit-packed vector, and whom it masked with."""
 
     round_id: Counter
     index: Index
+    sharers_signature: Signature
     data: Chunk
 
 
 class Survivors(_Base, frozen=True, tag=0x15):
-    """Coordinator to node: whose inputs the sum holds; to be co-signed."""
+    """Coordinator to node: whose inputs the sum holds; to be co-signed.
+
+    `sharers_signatures` are those of the receiver's neighbours among the survivors: proof that
+    each masked with the same nodes as the receiver was told of.
+    """
 
     round_id: Counter
     survivors: Ids
+    sharers_signatures: Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=MAX_COHORT)]
 
 
 class SurvivorSignature(_Base, frozen=True, tag=0x16):

@@ -59,6 +59,7 @@ def offer_for(n: int = 5, **changes: object) -> RoundOffer:
             "unknown_member",
             "sybil-1, sybil-2, sybil-3",
         ),
+        ({"neighbours": 2, "threshold": 3}, NodePolicy(), "graph_too_sparse", "2 neighbours"),
         ({"quorum": 3}, NodePolicy(), "quorum_too_low", "quorum 3 of 5"),
         ({"threshold": 2}, NodePolicy(), "quorum_too_low", "threshold 2 of 5"),
         ({"ring_bits": 16}, NodePolicy(), "parameters_unsafe", "can wrap"),
@@ -93,6 +94,12 @@ def test_an_offer_against_the_policy_is_refused_with_the_line_that_forbids_it(
         ({"scheme": "rot13"}, "no scheme 'rot13'"),
         ({"value_bits": 30}, "value_bits is 30"),
         ({"liveness": 1.0}, "less than two heartbeats"),
+        ({"phase_timeout": 0.0}, "phase_timeout is 0"),
+        ({"input_timeout": 2e6}, "input_timeout is 2"),
+        ({"update_bound": float("nan")}, "update_bound is nan"),
+        ({"neighbours": 1}, "neighbours is 1"),
+        ({"max_failures": 0}, "max_failures is 0"),
+        ({"chunk_values": 12}, "chunk_values is 12"),
     ],
 )
 def test_a_plan_that_cannot_work_is_refused_with_a_mend(

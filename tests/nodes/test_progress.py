@@ -123,8 +123,24 @@ def test_every_session_event_has_a_record_without_vectors() -> None:
         assert "secret" not in text
         hidden = {f.name for f in dataclasses.fields(kind) if not f.repr}
         assert not hidden & record.keys()
-    state = events.ParticipantState(b"r" * 16, 1)
+    state = events.ParticipantState({b"r" * 16: 1})
     assert record_of(events.Remember(state)) is None
+
+
+def test_text_of_a_peer_cannot_forge_lines_or_break_the_display() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    evil = events.NodeRefused("a", "x", "no [/bye]\nround 8/8 done\x1b[2J")
+    record = record_of(evil)
+    assert record is not None
+    assert record["explanation"] == "no [/bye]?round 8/8 done?[2J"
+    stream = Terminal()
+    with show_progress(stream) as (show, _):
+        show(STORY[0])
+        show(record)
+    assert "no [/bye]?round" in stream.getvalue()
 
 
 def test_records_without_a_line_are_silent() -> None:

@@ -41,7 +41,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "empty", "flipped"])
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "flipped", "list", "null", "deep"])
 def test_a_damaged_checkpoint_is_named_not_used(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "checkpoint.safetensors"
     save_run(path, a_run(), b"{}")
@@ -52,6 +52,9 @@ def test_a_damaged_checkpoint_is_named_not_used(tmp_path: Path, damage: str) -> 
             "text": b"hello",
             "empty": b"",
             "flipped": bytes([data[0] ^ 0xFF]) + data[1:],
+            "list": (2).to_bytes(8, "little") + b"[]",
+            "null": (21).to_bytes(8, "little") + b'{"__metadata__": null}',
+            "deep": (100_000).to_bytes(8, "little") + b"[" * 100_000,
         }[damage]
     )
     with pytest.raises(ConfigError, match="is not a checkpoint") as caught:
@@ -70,11 +73,13 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
 def test_a_nodes_memory_comes_back_and_damage_is_named(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
     assert load_memory(path) is None
-    save_memory(path, ParticipantState(b"\x80" * 16, 12))
-    assert load_memory(path) == ParticipantState(b"\x80" * 16, 12)
-    path.write_text("{}")
-    with pytest.raises(ConfigError, match="damaged") as caught:
-        load_memory(path)
+    state = ParticipantState({b"\x80" * 16: 12, bytes(16): 3})
+    save_memory(path, state)
+    assert load_memory(path) == state
+    for text in ("{}", "[" * 100_000, '{"rounds":{"xyz":1}}', '{"rounds":{"00":-1}}'):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="damaged") as caught:
+            load_memory(path)
     assert "repeat a round" in caught.value.hint
 
 
