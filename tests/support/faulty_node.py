@@ -46,8 +46,8 @@ class FaultyNode(NodeDaemon):
                 kept.append((to, frame))
         super()._act(SessionStep(tuple(kept), step.events), socket)
 
-    def _begin_training(self, request: TrainRequested) -> None:
-        super()._begin_training(request)
+    def _begin_training(self, request: TrainRequested, socket: NodeSocket) -> None:
+        super()._begin_training(request, socket)
         if self.fault.die_in_training == request.offer.round_id:
             die()
 
