@@ -22,7 +22,7 @@ FROM_A_NODE = {
         "round_id", "node_id", "suite", "mask_key", "share_key", "self_commitment", "signature",
     },
     "SealedShares": {"round_id", "boxes"},
-    "MaskedChunk": {"round_id", "index", "data"},
+    "MaskedChunk": {"round_id", "index", "sharers_signature", "data"},
     "SurvivorSignature": {"round_id", "signature"},
     "UnmaskAnswer": {"round_id", "self_shares", "key_shares"},
     "PlainChunk": {"round_id", "index", "data"},

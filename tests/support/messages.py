@@ -30,6 +30,8 @@ def sample(kind: type[Message]) -> Message:
 
 def _least(info: inspect.Type) -> object:
     match info:
+        case inspect.BoolType():
+            return False
         case inspect.IntType():
             return info.ge
         case inspect.FloatType():
@@ -53,6 +55,8 @@ any_message: st.SearchStrategy[Message] = st.sampled_from(MESSAGE_TYPES).flatmap
 
 def _values(info: inspect.Type) -> st.SearchStrategy[object]:
     match info:
+        case inspect.BoolType():
+            return st.booleans()
         case inspect.IntType():
             return st.integers(info.ge, info.le)
         case inspect.FloatType():
@@ -86,6 +90,8 @@ def table_row(kind: type[Message]) -> str:
 
 def _limits(info: inspect.Type) -> str:
     match info:
+        case inspect.BoolType():
+            return "bool"
         case inspect.IntType():
             return f"int {_number(info.ge)} to {_number(info.le)}"
         case inspect.FloatType():

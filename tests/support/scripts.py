@@ -17,7 +17,7 @@ from secagg.wire.messages import (
     SurvivorSignature,
     UnmaskAnswer,
 )
-from tests.support.fleet import COORDINATOR, Fault, Fleet, TestSigner
+from tests.support.fleet import COORDINATOR, Fault, Fleet, TestSigner, faithful
 from tests.support.randomness import InsecureLabelledRng
 
 EXCHANGES: tuple[type[Message], ...] = (
@@ -67,21 +67,24 @@ def rewritten(
 
 @dataclass
 class Recording:
-    """A faithful round of `scheme`, and fresh roles that have lived through part of it."""
+    """A round of `scheme`, and fresh roles that have lived through part of it."""
 
     scheme: Scheme
     setup: RoundSetup
     seed: int = 1
+    fault: Fault = faithful
     to_coordinator: list[tuple[NodeId, Message]] = field(default_factory=list)
     to_client: dict[NodeId, list[Message]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         def note(sender: NodeId, receiver: NodeId, message: Message) -> list[Message]:
-            if receiver == COORDINATOR:
-                self.to_coordinator.append((sender, message))
-            else:
-                self.to_client.setdefault(receiver, []).append(message)
-            return [message]
+            arriving = self.fault(sender, receiver, message)
+            for one in arriving:
+                if receiver == COORDINATOR:
+                    self.to_coordinator.append((sender, one))
+                else:
+                    self.to_client.setdefault(receiver, []).append(one)
+            return arriving
 
         self.fleet = Fleet(self.scheme, self.setup, seed=self.seed)
         self.outcome = self.fleet.play(note)

@@ -10,6 +10,7 @@ import pytest
 from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.masking import masks
 from secagg.masking.client import MaskingClient, Phase
+from secagg.masking.graph import graph_seed
 from secagg.primitives.signing import sign
 from secagg.schemes import SCHEMES
 from secagg.steps import InputRejected, PeerBlamed, SumReady
@@ -32,7 +33,7 @@ from secagg.wire.messages import (
 from tests.support.fleet import COORDINATOR, TestSigner, make_setup
 from tests.support.messages import changed
 from tests.support.randomness import InsecureLabelledRng
-from tests.support.scripts import Recording
+from tests.support.scripts import Recording, deaths
 
 SETUP = make_setup(5, dim=70)
 ROUND = Recording(SCHEMES["masking"], SETUP)
@@ -186,25 +187,30 @@ ROUND_5_OF_5 = Recording(SCHEMES["masking"], make_setup(5, dim=8, threshold=5, q
 
 @pytest.mark.req("M-09")
 def test_no_upload_unless_enough_neighbours_shared() -> None:
-    client, message = client_before(PeerShares)
+    client, message = ROUND_5_OF_5.client(ME, 1), ROUND_5_OF_5.to_client[ME][1]
+    assert isinstance(client, MaskingClient)
     assert isinstance(message, PeerShares)
-    refuses(client, changed(message, boxes=message.boxes[:2]), "only 2 neighbours")
+    boxes = tuple((node, box) for node, box in message.boxes if node != OTHER)
+    sharers = tuple(node for node in SETUP.cohort if node != OTHER)
+    refuses(client, changed(message, sharers=sharers, boxes=boxes), "only 3 neighbours")
 
 
 @pytest.mark.req("M-09")
 @pytest.mark.parametrize(
     "lie",
     [
+        lambda boxes: (),
+        lambda boxes: boxes[1:],
         lambda boxes: boxes[::-1],
         lambda boxes: boxes[:1] + boxes,
         lambda boxes: (*boxes, ("stranger", bytes(82))),
         lambda boxes: tuple(sorted((*boxes, (ME, bytes(82))))),
     ],
 )
-def test_shares_are_from_distinct_neighbours(lie: Callable) -> None:
+def test_shares_are_from_exactly_the_neighbours_among_the_sharers(lie: Callable) -> None:
     client, message = client_before(PeerShares)
     assert isinstance(message, PeerShares)
-    refuses(client, changed(message, boxes=lie(message.boxes)), "not from distinct neighbours")
+    refuses(client, changed(message, boxes=lie(message.boxes)), "exactly my neighbours")
 
 
 @pytest.mark.req("M-10")
@@ -241,7 +247,56 @@ def client_answers(client: MaskingClient) -> UnmaskAnswer:
     return answer
 
 
+@pytest.mark.req("M-03")
+@pytest.mark.req("M-09")
+@pytest.mark.parametrize(
+    ("sharers", "match"),
+    [
+        (tuple(n for n in SETUP.cohort if n != ME), "with me needed"),
+        ((ME, *SETUP.cohort[3:]), "3 sharers"),
+        ((), "0 sharers"),
+        (SETUP.cohort[::-1], "sorted part"),
+        ((*SETUP.cohort, SETUP.cohort[-1]), "sorted part"),
+        ((*SETUP.cohort, "stranger"), "sorted part"),
+        (SETUP.cohort[:4], "exactly my neighbours"),
+    ],
+)
+def test_which_sharers_are_not_masked_with(sharers: tuple[str, ...], match: str) -> None:
+    client, message = client_before(PeerShares)
+    refuses(client, changed(message, sharers=sharers), match)
+
+
+@pytest.mark.req("M-09")
+def test_a_sharer_that_advertised_no_keys_is_refused() -> None:
+    """In the cohort is not enough: who gave no keys cannot have shared secrets."""
+    script = Recording(SCHEMES["masking"], SETUP, fault=deaths({OTHER: KeyAdvert}))
+    client, message = script.client(ME, 1), script.to_client[ME][1]
+    assert isinstance(client, MaskingClient)
+    refuses(client, changed(message, sharers=SETUP.cohort), "sorted part of those who advertised")
+
+
 # --- Survivors and UnmaskRequest ---------------------------------------------------------------
+
+
+def digest_of_sharers() -> bytes:
+    """Return what everybody of the honest round masked under."""
+    keys = ROUND.to_client[ME][0]
+    assert isinstance(keys, PeerKeys)
+    return masks.sharers_digest(graph_seed(SETUP.offer_hash, keys.digests), SETUP.cohort)
+
+
+SHARERS = digest_of_sharers()
+
+
+def view(survivors: tuple[str, ...]) -> bytes:
+    return masks.view_digest(SHARERS, survivors)
+
+
+def shown(survivors: tuple[str, ...]) -> Survivors:
+    """Return the message to ME with every signature that is due."""
+    owners = sorted(set(survivors) & set(SETUP.cohort) - {ME})
+    signed = tuple((n, masks.sign_sharers(SETUP, TestSigner(n), SHARERS)) for n in owners)
+    return Survivors(7, survivors, signed)
 
 
 @pytest.mark.req("T-06")
@@ -260,26 +315,26 @@ def client_answers(client: MaskingClient) -> UnmaskAnswer:
 )
 def test_which_survivor_sets_are_not_signed(survivors: tuple[str, ...], match: str) -> None:
     client, _ = client_before(Survivors)
-    refuses(client, Survivors(7, survivors), match)
+    refuses(client, shown(survivors), match)
 
 
 @pytest.mark.req("M-11")
 def test_a_smaller_set_of_at_least_the_quorum_is_signed() -> None:
     client, _ = client_before(Survivors)
     survivors = SETUP.cohort[:4]
-    step = client.receive(Survivors(7, survivors), 0.0)
+    step = client.receive(shown(survivors), 0.0)
     signature = step.send[0].message
     assert isinstance(signature, SurvivorSignature)
-    masks.verify_survivors(SETUP, ME, signature.signature, survivors)
+    masks.verify_survivors(SETUP, ME, signature.signature, view(survivors))
 
 
 def signatures(nodes: tuple[str, ...], survivors: tuple[str, ...] = SETUP.cohort):
-    return tuple((n, masks.sign_survivors(SETUP, TestSigner(n), survivors)) for n in nodes)
+    return tuple((n, masks.sign_survivors(SETUP, TestSigner(n), view(survivors))) for n in nodes)
 
 
 @pytest.mark.req("M-11")
 @pytest.mark.parametrize(
-    ("shown", "match"),
+    ("co_signatures", "match"),
     [
         (signatures(SETUP.cohort[:3]), "3 co-signatures, 4 needed"),
         ((), "0 co-signatures"),
@@ -294,16 +349,16 @@ def signatures(nodes: tuple[str, ...], survivors: tuple[str, ...] = SETUP.cohort
         ),
     ],
 )
-def test_what_does_not_unmask(shown: tuple, match: str) -> None:
+def test_what_does_not_unmask(co_signatures: tuple, match: str) -> None:
     client, _ = client_before(UnmaskRequest)
-    refuses(client, UnmaskRequest(7, shown), match)
+    refuses(client, UnmaskRequest(7, co_signatures), match)
 
 
 @pytest.mark.req("M-11")
 def test_signatures_over_another_set_do_not_unmask_this_one() -> None:
     """The split view: this node signed four survivors, the others five."""
     client = ROUND.client(ME, 2)
-    client.receive(Survivors(7, SETUP.cohort[:4]), 0.0)
+    client.receive(shown(SETUP.cohort[:4]), 0.0)
     assert isinstance(client, MaskingClient)
     refuses(client, UnmaskRequest(7, signatures(SETUP.cohort[:4])), "false co-signature")
 
@@ -313,7 +368,7 @@ def test_signatures_over_another_set_do_not_unmask_this_one() -> None:
 def test_each_owner_gets_one_share_of_one_kind(dropped: tuple[str, ...]) -> None:
     survivors = tuple(node for node in SETUP.cohort if node not in dropped)
     client = ROUND.client(ME, 2)
-    client.receive(Survivors(7, survivors), 0.0)
+    client.receive(shown(survivors), 0.0)
     step = client.receive(UnmaskRequest(7, signatures(survivors, survivors)), 0.0)
     answer = step.send[0].message
     assert isinstance(answer, UnmaskAnswer)
@@ -333,7 +388,7 @@ def test_a_second_unmask_request_is_refused() -> None:
     assert client._held == {}
     for message in (
         ROUND.to_client[ME][3],
-        Survivors(7, SETUP.cohort[:4]),
+        shown(SETUP.cohort[:4]),
         UnmaskRequest(7, signatures(SETUP.cohort[:4], SETUP.cohort[:4])),
     ):
         with pytest.raises(RemoteProtocolError):

@@ -9,7 +9,7 @@ from secagg.errors import LocalProtocolError, RemoteProtocolError, ReplayError
 from secagg.masking import masks
 from secagg.masking.coordinator import MaskingCoordinator, Phase
 from secagg.schemes import SCHEMES
-from secagg.steps import PeerBlamed, RoundFailed, SumReady
+from secagg.steps import PeerBlamed, PeersMissed, RoundFailed, SumReady
 from secagg.types import (
     AbortReason,
 )
@@ -18,7 +18,9 @@ from secagg.wire.messages import (
     MaskedChunk,
     Message,
     PeerKeys,
+    PeerShares,
     SealedShares,
+    Survivors,
     SurvivorSignature,
     UnmaskAnswer,
 )
@@ -164,8 +166,60 @@ def test_inputs_are_folded_into_one_sum_and_not_kept() -> None:
 @pytest.mark.req("M-11")
 def test_a_false_co_signature_costs_its_sender_only() -> None:
     role, (signature,) = coordinator_before(SurvivorSignature)
-    other = masks.sign_survivors(SETUP, TestSigner(NODE), SETUP.cohort[:4])
+    other = masks.sign_survivors(
+        SETUP, TestSigner(NODE), masks.view_digest(role._sharers_digest, SETUP.cohort[:4])
+    )
     costs_its_place(role, changed(signature, signature=other), "signature")
+
+
+@pytest.mark.req("M-11")
+def test_a_co_signature_under_other_sharers_costs_its_sender_only() -> None:
+    role, (signature,) = coordinator_before(SurvivorSignature)
+    other = masks.sign_survivors(
+        SETUP, TestSigner(NODE), masks.view_digest(bytes(32), SETUP.cohort)
+    )
+    costs_its_place(role, changed(signature, signature=other), "signature")
+
+
+@pytest.mark.req("M-24")
+@pytest.mark.parametrize("case", ["other sharers", "other node", "survivors", "garbage"])
+def test_an_upload_signed_for_other_sharers_costs_its_sender_only(case: str) -> None:
+    role, chunks = coordinator_before(MaskedChunk)
+    digest, signer = role._sharers_digest, TestSigner(NODE)
+    signatures = {
+        "other sharers": masks.sign_sharers(
+            SETUP, signer, masks.sharers_digest(role._graph_seed, SETUP.cohort[:4])
+        ),
+        "other node": masks.sign_sharers(SETUP, TestSigner("node-0003"), digest),
+        "survivors": masks.sign_survivors(SETUP, signer, digest),
+        "garbage": bytes(64),
+    }
+    before = role._total.copy()
+    costs_its_place(role, changed(chunks[0], sharers_signature=signatures[case]), "signature")
+    assert np.array_equal(role._total, before)
+
+
+@pytest.mark.req("M-24")
+def test_an_upload_has_one_signature() -> None:
+    role, chunks = coordinator_before(MaskedChunk)
+    role.receive(NODE, chunks[0], 0.0)
+    before = role._total.copy()
+    costs_its_place(role, changed(chunks[1], sharers_signature=bytes(64)), "different signatures")
+    assert np.array_equal(role._total, before)
+
+
+@pytest.mark.req("M-09")
+@pytest.mark.req("M-24")
+def test_every_sharer_gets_one_list_and_the_signatures_of_its_neighbours() -> None:
+    lists, survivors = set(), set()
+    for node in SETUP.cohort:
+        shares, shown = ROUND.to_client[node][1:3]
+        assert isinstance(shares, PeerShares)
+        assert isinstance(shown, Survivors)
+        lists.add(shares.sharers)
+        survivors.add(shown.survivors)
+        assert [n for n, _ in shown.sharers_signatures] == [n for n in SETUP.cohort if n != node]
+    assert lists == survivors == {SETUP.cohort}
 
 
 @pytest.mark.req("M-12")
@@ -216,11 +270,12 @@ def test_a_deadline_without_a_quorum_releases_nothing(
 ) -> None:
     first = next(i for i, (_, m) in enumerate(ROUND.to_coordinator) if isinstance(m, kind))
     role = ROUND.coordinator(first)
+    assert isinstance(role, MaskingCoordinator)
+    missed = PeersMissed(role.phase.value, SETUP.cohort)
     step = role.on_timeout(1e6)
-    assert step.events == (RoundFailed(reason, 0, 4),)
+    assert step.events == (missed, RoundFailed(reason, 0, 4))
     assert step.done
     assert not step.send
-    assert isinstance(role, MaskingCoordinator)
     assert role._total.size == 0
     assert role.on_timeout(2e6).events == ()
     for sender, message in ROUND.to_coordinator:
@@ -235,6 +290,7 @@ def test_a_deadline_goes_on_with_a_quorum(kind: type[Message]) -> None:
     role = SCHEMES["masking"].coordinator(SETUP)
     role.start(0.0)
     events = []
+    phase = PHASES[EXCHANGES.index(kind)].value
     for sender, message in ROUND.to_coordinator:
         if isinstance(message, kind) and sender == NODE:
             continue
@@ -243,6 +299,9 @@ def test_a_deadline_goes_on_with_a_quorum(kind: type[Message]) -> None:
         role.receive(sender, message, 0.0)
     step = role.on_timeout(1e6)
     events += step.events
+    assert [event for event in events if isinstance(event, PeersMissed)] == [
+        PeersMissed(phase, (NODE,))
+    ]
     assert not any(isinstance(event, RoundFailed) for event in events)
     assert all(out.to != NODE for out in step.send)
     if kind is UnmaskAnswer:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -19,7 +20,15 @@ from cryptography.hazmat.primitives.ciphers.modes import ECB
 from secagg.masking.client import MaskingClient
 from secagg.schemes import SCHEMES
 from secagg.wire.codec import encode
-from secagg.wire.messages import KeyAdvert, MaskedChunk, SealedShares, UnmaskAnswer
+from secagg.wire.messages import (
+    KeyAdvert,
+    MaskedChunk,
+    PeerKeys,
+    SealedShares,
+    Survivors,
+    SurvivorSignature,
+    UnmaskAnswer,
+)
 from tests.support.fleet import make_setup
 from tests.support.scripts import Recording
 
@@ -123,6 +132,34 @@ def test_boxes_and_shares() -> None:
         assert secrets[1].to_bytes(32, "little") == client(owner)._self_seed
 
 
+@pytest.mark.req("M-06")
+@pytest.mark.req("M-11")
+@pytest.mark.req("M-24")
+def test_what_is_signed() -> None:
+    """Adverts, sharers and survivors, hashed and signed as sections 3, 4.3 and 4.4 say."""
+    keys = ROUND.to_client[NODES[0]][0]
+    assert isinstance(keys, PeerKeys)
+    parts = [part for node, digest in keys.digests for part in (node.encode(), digest)]
+    graph = hashlib.sha256(framed("graph", SETUP.offer_hash, *parts)).digest()
+    names = [node.encode() for node in NODES]
+    sharers = hashlib.sha256(framed("sharers", graph, *names)).digest()
+    view = hashlib.sha256(framed("survivors", sharers, *names)).digest()
+    uploads, co_signatures = {}, 0
+    for node, message in ROUND.to_coordinator:
+        key = Ed25519PublicKey.from_public_bytes(SETUP.signing_keys[node])
+        if isinstance(message, MaskedChunk):
+            key.verify(message.sharers_signature, framed("sharers", *CONTEXT, sharers))
+            uploads[node] = message.sharers_signature
+        if isinstance(message, SurvivorSignature):
+            key.verify(message.signature, framed("survivors", *CONTEXT, view))
+            co_signatures += 1
+    assert (set(uploads), co_signatures) == (set(NODES), len(NODES))
+    for node in NODES:
+        shown = ROUND.to_client[node][2]
+        assert isinstance(shown, Survivors)
+        assert dict(shown.sharers_signatures) == {n: s for n, s in uploads.items() if n != node}
+
+
 @pytest.mark.req("M-12")
 def test_answers_hold_self_shares_only_when_nobody_dropped() -> None:
     for _, message in ROUND.to_coordinator:
@@ -144,5 +181,5 @@ def test_the_bytes_of_a_round_do_not_change_unnoticed() -> None:
     assert (up.hexdigest(), down.hexdigest()) == (UP, DOWN)
 
 
-UP = "b77d4d1007fb6e9d2feba91221345b52504628fb3e4725d3c8efd6736265b321"
-DOWN = "2f5f69e996dbef9ce15083e218a1ab3f2d539d8a4d9d65ca393193bebe3b9936"
+UP = "6d88d81b535d2c647fedc4d0eee12341896f638fe7113ed1a8c8def438a5fd80"
+DOWN = "ea01e04420617adabec2c10459640622713386b6913a2e43c900f00c738229ca"

@@ -174,18 +174,47 @@ def test_a_sealing_key_is_one_direction_of_one_pair_in_one_round() -> None:
 @pytest.mark.req("M-11")
 def test_a_co_signature_is_for_one_survivor_set_of_one_round() -> None:
     setup, signer = make_setup(5), TestSigner("node-0001")
-    signature = masks.sign_survivors(setup, signer, setup.cohort)
-    masks.verify_survivors(setup, "node-0001", signature, setup.cohort)
+    sharers = masks.sharers_digest(b"g" * 32, setup.cohort)
+    view = masks.view_digest(sharers, setup.cohort)
+    signature = masks.sign_survivors(setup, signer, view)
+    masks.verify_survivors(setup, "node-0001", signature, view)
     wrong = [
-        (setup, "node-0001", setup.cohort[1:]),
-        (setup, "node-0002", setup.cohort),
-        (setup, "stranger", setup.cohort),
-        (make_setup(5, round_id=8), "node-0001", setup.cohort),
-        (make_setup(5, offer_hash=bytes(32)), "node-0001", setup.cohort),
+        (setup, "node-0001", masks.view_digest(sharers, setup.cohort[1:])),
+        (setup, "node-0001", masks.view_digest(bytes(32), setup.cohort)),
+        (setup, "node-0001", sharers),
+        (setup, "node-0002", view),
+        (setup, "stranger", view),
+        (make_setup(5, round_id=8), "node-0001", view),
+        (make_setup(5, offer_hash=bytes(32)), "node-0001", view),
     ]
-    for other, node, survivors in wrong:
+    for other, node, shown in wrong:
         with pytest.raises(AuthenticationError):
-            masks.verify_survivors(other, node, signature, survivors)
+            masks.verify_survivors(other, node, signature, shown)
+    with pytest.raises(AuthenticationError):
+        masks.verify_sharers(setup, "node-0001", signature, view)
+
+
+@pytest.mark.req("M-24")
+def test_a_sharers_signature_is_for_one_list_in_one_graph_of_one_round() -> None:
+    setup, signer = make_setup(5), TestSigner("node-0001")
+    sharers = masks.sharers_digest(b"g" * 32, setup.cohort)
+    signature = masks.sign_sharers(setup, signer, sharers)
+    masks.verify_sharers(setup, "node-0001", signature, sharers)
+    wrong = [
+        (setup, "node-0001", masks.sharers_digest(b"g" * 32, setup.cohort[1:])),
+        (setup, "node-0001", masks.sharers_digest(b"h" * 32, setup.cohort)),
+        (setup, "node-0002", sharers),
+        (setup, "stranger", sharers),
+        (make_setup(5, round_id=8), "node-0001", sharers),
+        (make_setup(5, run_id=b"s" * 16), "node-0001", sharers),
+        (make_setup(5, offer_hash=bytes(32)), "node-0001", sharers),
+    ]
+    for other, node, shown in wrong:
+        with pytest.raises(AuthenticationError) as caught:
+            masks.verify_sharers(other, node, signature, shown)
+        assert caught.value.peer == node
+    with pytest.raises(AuthenticationError):
+        masks.verify_survivors(setup, "node-0001", signature, sharers)
 
 
 @pytest.mark.req("M-04")

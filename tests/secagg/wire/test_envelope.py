@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secagg.errors import AuthenticationError, DecodeError, RemoteProtocolError, ReplayError
+from secagg.errors import (
+    AuthenticationError,
+    DecodeError,
+    RemoteProtocolError,
+    ReplayError,
+    RunMismatchError,
+)
 from secagg.primitives.signing import sign
 from secagg.tags import ENVELOPE, KEY_ADVERT
 from secagg.wire.codec import encode
@@ -87,10 +93,23 @@ def test_a_message_for_another_receiver_is_refused() -> None:
 @pytest.mark.req("W-06")
 @pytest.mark.parametrize("run", [b"s" * 16, NO_RUN])
 def test_a_message_of_another_run_is_refused(run: bytes) -> None:
-    with pytest.raises(ReplayError):
+    with pytest.raises(RunMismatchError):
         opened(seal(run_id=run))
-    with pytest.raises(ReplayError):
+    with pytest.raises(RunMismatchError):
         opened(seal(), run_id=run)
+
+
+@pytest.mark.req("W-06")
+def test_another_run_is_told_only_of_an_authenticated_sender() -> None:
+    """A `RunMismatchError` is answered with a greeting, so it must not be forgeable."""
+    frame = seal(run_id=b"s" * 16)
+    with pytest.raises(AuthenticationError):
+        opened(frame[:-1] + bytes([frame[-1] ^ 1]))
+    with pytest.raises(AuthenticationError):
+        opened(frame, key=TestSigner("node-2").public)
+    with pytest.raises(ReplayError) as caught:
+        opened(seal(to="node-2", run_id=b"s" * 16))
+    assert not isinstance(caught.value, RunMismatchError)
 
 
 @pytest.mark.req("W-06")
