@@ -49,6 +49,12 @@ def hall() -> Iterator[Hall]:
     hall.socket.close()
 
 
+def says(node: NodeSocket, frame: bytes) -> None:
+    """Send once the node is let in: before, nothing is queued."""
+    assert node.socket.poll(WAIT, zmq.POLLOUT)
+    assert node.send(frame)
+
+
 def outcome(node: NodeSocket) -> str:
     """Wait for the handshake to end; return what became of it."""
     for _ in range(100):
@@ -64,7 +70,7 @@ def outcome(node: NodeSocket) -> str:
 def test_a_listed_key_gets_in_under_the_name_of_the_roster(hall: Hall) -> None:
     node = hall.enter(listed_as="node-7")
     try:
-        node.send(b"I am somebody else")
+        says(node, b"I am somebody else")
         assert hall.hears() == [("node-7", b"I am somebody else")]
         assert hall.socket.send("node-7", b"answer")
         node.socket.poll(WAIT)
@@ -77,8 +83,9 @@ def test_a_listed_key_gets_in_under_the_name_of_the_roster(hall: Hall) -> None:
 def test_an_unlisted_key_is_turned_away_and_reported(hall: Hall) -> None:
     node = hall.enter()
     try:
-        node.send(b"hello")
+        assert not node.send(b"hello")
         assert "does not admit" in outcome(node)
+        assert not node.send(b"hello")
         assert len(hall.socket.strangers()) == 1
         assert hall.socket.receive() == []
     finally:
@@ -89,13 +96,13 @@ def test_an_unlisted_key_is_turned_away_and_reported(hall: Hall) -> None:
 def test_a_key_that_was_revoked_since_it_connected_is_not_heard(hall: Hall) -> None:
     node, other = hall.enter(listed_as="node-1"), hall.enter(listed_as="node-2")
     try:
-        node.send(b"before")
+        says(node, b"before")
         assert hall.hears() == [("node-1", b"before")]
         for key, name in list(hall.roster.items()):
             if name == "node-1":
                 del hall.roster[key]
-        node.send(b"after")
-        other.send(b"mine")
+        says(node, b"after")
+        says(other, b"mine")
         heard = hall.hears()
         while ("node-2", b"mine") not in heard:
             heard += hall.hears()
@@ -112,8 +119,9 @@ def test_a_node_does_not_talk_to_another_server_key(hall: Hall) -> None:
     _, other = curve()
     node = hall.enter(listed_as="node-1", server=other)
     try:
-        node.send(b"secret")
+        assert not node.send(b"secret")
         assert outcome(node) != "connected"
+        assert not node.send(b"secret")
         assert hall.socket.receive() == []
     finally:
         node.close()
