@@ -34,7 +34,8 @@ from nodes.session.events import (
     SessionStep,
     WaitingForNodes,
 )
-from nodes.session.model_transfer import model_chunks, model_digest, to_bytes
+from nodes.session.greetings import final_messages, welcome
+from nodes.session.model_transfer import model_chunks
 from nodes.session.offer import RunPlan, build_offer, encoding_of, setup_of
 from nodes.session.presence import Presence
 from secagg.errors import LocalProtocolError, RemoteProtocolError, RunMismatchError
@@ -53,7 +54,7 @@ from secagg.types import (
     NodeId,
     Signer,
 )
-from secagg.version import PROTOCOL_VERSION, VERSION
+from secagg.version import PROTOCOL_VERSION
 from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
 from secagg.wire.messages import (
     Farewell,
@@ -66,7 +67,6 @@ from secagg.wire.messages import (
     RoundClosed,
     RoundMessage,
     RoundOffer,
-    RunFinished,
     Welcome,
 )
 
@@ -283,14 +283,11 @@ class Coordinator:
         return SessionStep(tuple(send), (Joined(node, self._run.rounds_done),))
 
     def _welcome(self, now: float) -> Welcome:
-        return Welcome(
-            run=self._run.run_id,
-            software=VERSION,
+        return welcome(
+            self._plan,
+            self._run,
             roster_version=self._roster.version,
             wall_time=now + self._wall_offset,
-            heartbeat=self._plan.heartbeat,
-            rounds_done=self._run.rounds_done,
-            rounds_total=self._plan.rounds,
         )
 
     def _on_refusal(self, node: NodeId, message: Refusal, now: float) -> SessionStep:
@@ -483,19 +480,7 @@ class Coordinator:
         self._next_tick = now + min(1.0, self._plan.heartbeat)
 
     def _final_messages(self, node: NodeId) -> list[tuple[NodeId, bytes]]:
-        finished = RunFinished(
-            round_id=self._run.next_round,
-            rounds_done=self._run.rounds_done,
-            complete=self._run.finished,
-            model_digest=model_digest(self._run.params),
-            model_dim=len(self._run.params),
-            training=self._plan.training,
-            reference=to_bytes(self._run.reference),
-        )
-        messages: list[Message] = [finished]
-        if self._run.finished:
-            messages += model_chunks(finished.round_id, self._run.params)
-        return [self._sealed(node, message) for message in messages]
+        return [self._sealed(node, message) for message in final_messages(self._plan, self._run)]
 
     def _sealed(self, node: NodeId, message: Message) -> tuple[NodeId, bytes]:
         run_id = NO_RUN if isinstance(message, Welcome) else self._run.run_id
