@@ -7,6 +7,7 @@ slow stream is answered at once and a fast one in large batches. Memory is bound
 from __future__ import annotations
 
 import csv
+import errno
 import math
 import os
 import select
@@ -143,6 +144,8 @@ def follow_bursts(path: Path, wait: Callable[[], object]) -> Iterator[list[bytes
 
 def _open(path: Path) -> int:
     try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
         return os.open(path, os.O_RDONLY)
     except OSError as error:
         raise DataError(

@@ -136,6 +136,13 @@ class Roster:
         """
         found = self._by_id.get(node_id)
         if found is None:
+            for revocation in self.revoked:
+                if revocation.node_id == node_id:
+                    why = f": {revocation.reason}" if revocation.reason else ""
+                    raise KeyMaterialError(
+                        f"{node_id} was revoked{why}",
+                        hint="to let it back in: new keys, then `secagg keys approve --readmit`",
+                    )
             raise KeyMaterialError(
                 f"{node_id[:80]!r} is not in version {self.version} of the roster",
                 hint="approve its request at the root, then install the new roster everywhere",

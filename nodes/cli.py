@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import os
 import sys
 from typing import Final
 
@@ -22,6 +23,7 @@ from secagg.errors import (
     OfferRefused,
     RemoteProtocolError,
     RoundAborted,
+    RunIncompleteError,
     SecAggError,
 )
 from secagg.version import VERSION
@@ -50,6 +52,7 @@ EXIT_CODES: Final[dict[int, str]] = {
     5: "a configuration setting is wrong",
     6: "the run ended without the wanted result (rounds aborted, peers unreachable)",
     7: "a check failed (preflight)",
+    8: "a file or folder cannot be read or written",
     130: "interrupted",
 }
 
@@ -66,6 +69,16 @@ class _LazyGroup(click.Group):
         module = importlib.import_module(f"nodes.commands.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; a reader of our output that has gone is no error."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return result
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -93,7 +106,7 @@ def exit_code(error: Exception) -> int:
             return 4
         case ConfigError():
             return 5
-        case RoundAborted() | OfferRefused() | RemoteProtocolError():
+        case RunIncompleteError() | RoundAborted() | OfferRefused() | RemoteProtocolError():
             return 6
         case _:
             return 1
@@ -103,18 +116,14 @@ def main() -> None:
     """Run the command line and turn typed errors into one line and an exit code."""
     atexit.register(gc.freeze)  # the last sweep of a heap full of torch takes seconds for nothing
     try:
-        secagg(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = secagg(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)  # click returns what ctx.exit was given
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone: nothing to tell, and nobody to tell it to
-        sys.exit(0)
     except LocalProtocolError:
         raise  # our own bug: the traceback is what the report needs
     except (SecAggError, DataError, ModelError) as error:
@@ -122,3 +131,7 @@ def main() -> None:
         if error.hint:
             click.echo(f"hint: {error.hint}", err=True)
         sys.exit(exit_code(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        sys.exit(8)

@@ -6,7 +6,9 @@ which `secagg config init` prints into the file it writes. Relative paths are re
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +20,7 @@ from fl_core.errors import ModelError
 from fl_core.server_opt import ServerOptConfig
 from nodes.session.offer import NodePolicy, RunPlan
 from secagg.errors import ConfigError
+from secagg.schemes import scheme_named
 
 __all__ = [
     "CoordinatorConfig",
@@ -30,6 +33,7 @@ __all__ = [
     "RunSection",
     "Settings",
     "UnlockSection",
+    "check_endpoint",
     "load_coordinator_config",
     "load_node_config",
     "training_bytes",
@@ -184,6 +188,8 @@ class DataSection(Settings, frozen=True):
     """`builtin`, an .npz file, a folder in the UCI or flat N-BaIoT layout, or a CSV file."""
     device: str = ""
     """Which device of the source; may be left empty where the source has only one."""
+    name: str = ""
+    """What the detector calls the device; its name in the source if left empty."""
     drop: tuple[str, ...] = ()
     """Columns to leave out, as patterns such as "HH_jit_*"."""
     seed: int = 0
@@ -232,6 +238,8 @@ class NodeConfig(Settings, frozen=True):
                 hint="a sum over fewer than 3 nodes hides nobody; use 3 or more",
             )
         policy = self.policy
+        for scheme in policy.schemes:
+            scheme_named(scheme)
         return NodePolicy(policy.min_cohort, policy.schemes, policy.min_neighbours)
 
 
@@ -268,6 +276,7 @@ def load_coordinator_config(path: Path) -> CoordinatorConfig:
     """
     config = _load(path, CoordinatorConfig)
     try:
+        check_endpoint(config.coordinator.bind, "coordinator.bind", any_port=True)
         config.plan()
         config.server_config()
     except ConfigError as error:
@@ -283,6 +292,7 @@ def load_node_config(path: Path) -> NodeConfig:
     """
     config = _load(path, NodeConfig)
     try:
+        check_endpoint(config.node.coordinator, "node.coordinator")
         config.node_policy()
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}", hint=error.hint) from error
@@ -304,8 +314,46 @@ def _load(path: Path, kind: type[T]) -> T:
         raise ConfigError(f"{path}: {error}", hint="see the TOML syntax at toml.io") from error
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"{path}: {error}", hint="`secagg config init` writes a file with every key explained"
+            f"{path}: {_readable(error)}",
+            hint="`secagg config init` writes a file with every key explained",
         ) from error
+
+
+def _readable(error: msgspec.ValidationError) -> str:
+    """Turn "Object contains unknown field `x` - at `$.run`" into "run.x is not a setting"."""
+    found = re.fullmatch(
+        r"Object contains unknown field `([^`]*)`(?: - at `\$\.([^`]*)`)?", str(error)
+    )
+    if found is None:
+        return str(error)
+    key, table = found[1], found[2]
+    sections = {**_tables(CoordinatorConfig), **_tables(NodeConfig)}
+    known = list(sections if table is None else sections.get(table, ()))
+    near = difflib.get_close_matches(key, known, n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"{f'{table}.{key}' if table else f'[{key}]'} is not a setting{meant}"
+
+
+def _tables(kind: type) -> dict[str, tuple[str, ...]]:
+    return {
+        field.name: getattr(field.type, "__struct_fields__", ())
+        for field in msgspec.structs.fields(kind)
+    }
+
+
+def check_endpoint(text: str, key: str, *, any_port: bool = False) -> None:
+    """Refuse what ZeroMQ would misread: it takes a port above 65535 for another port.
+
+    Raises:
+        ConfigError: `text` is not ``tcp://host:port``.
+    """
+    found = re.fullmatch(r"tcp://(\[[0-9a-fA-F:.]+\]|[^/:\s]+):(\*|[0-9]{1,5})", text)
+    port = found[2] if found else ""
+    good = (port == "*" and any_port) or (port.isdigit() and 0 < int(port) < 65_536)
+    if not good:
+        raise ConfigError(
+            f"{key} is {text!r}", hint="use tcp://host:port with a port from 1 to 65535"
+        )
 
 
 def _paths(kind: type, value: object) -> object:

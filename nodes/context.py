@@ -57,6 +57,17 @@ class Membership:
         self.roster = newer
         return True
 
+    def outdated(self) -> str:
+        """Say why the roster no longer lists this process's keys, or return ""."""
+        me, mend = self.identity.node_id, "install the newest bundle and restart this process"
+        try:
+            member = self.roster.member(me)
+        except KeyMaterialError as error:
+            return f"{error}; the others will not let this process in"
+        if member.signing_key != self.identity.signing_key:
+            return f"the keys of {me} were rotated: {mend}"
+        return ""
+
     def _member(self, node_id: NodeId) -> Member | None:
         try:
             return self.roster.member(node_id)

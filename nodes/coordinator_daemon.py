@@ -20,7 +20,7 @@ from nodes.session.events import Checkpoint, RunOver, RunState, SessionStep
 from nodes.store import hold_state, load_run, save_run
 from nodes.telemetry import Emit, record_of
 from nodes.transport import CoordinatorSocket
-from secagg.errors import ConfigError, KeyMaterialError, RoundAborted
+from secagg.errors import ConfigError, KeyMaterialError, RunIncompleteError
 from secagg.types import Rng
 
 __all__ = ["CHECKPOINT", "CoordinatorDaemon", "fresh_run", "peak_memory_mb", "server_step"]
@@ -97,7 +97,7 @@ class CoordinatorDaemon:
 
         Raises:
             ConfigError: the endpoint cannot be bound, or another process uses the state folder.
-            RoundAborted: the run ended without all its rounds.
+            RunIncompleteError: the run ended without all its rounds.
         """
         with hold_state(self._members.folder), hold_state(self._checkpoint.parent):
             # Read under the lock: an older process may just have written it.
@@ -144,7 +144,7 @@ class CoordinatorDaemon:
             waiter.close()
         if self._over is not None and not self._over.complete and not waiter.stopping:
             done = self._session.run.rounds_done
-            raise RoundAborted(self._over.reason, alive=done, needed=self._plan.rounds)
+            raise RunIncompleteError(self._over.reason, done=done, wanted=self._plan.rounds)
 
     def _serve(self, socket: CoordinatorSocket, waiter: Waiter) -> None:
         self._emit(
@@ -191,6 +191,8 @@ class CoordinatorDaemon:
     def _measures(self, event: object, sent: int, received: int) -> dict[str, object]:
         measures: dict[str, object] = {"bytes_sent": sent, "bytes_received": received}
         if isinstance(event, RunOver):
+            measures["rounds_done"] = self._session.run.rounds_done
+            measures["rounds_total"] = self._plan.rounds
             measures["peak_memory_mb"] = round(peak_memory_mb(), 1)
         return measures
 

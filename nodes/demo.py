@@ -27,7 +27,7 @@ from nodes.store import write_json
 from nodes.supervisor import Fleet, Worker
 from nodes.telemetry import Emit, Record
 from nodes.templates import coordinator_toml, node_toml
-from secagg.errors import ConfigError, RoundAborted
+from secagg.errors import ConfigError, RunIncompleteError
 
 __all__ = ["DemoPlan", "DemoResult", "free_folder", "run_demo"]
 
@@ -71,6 +71,8 @@ class DemoResult:
 class _Site:
     node_id: str
     device: str
+    name: str
+    """Of the device in the detector; copies of a device are numbered."""
     seed: int
 
 
@@ -89,7 +91,12 @@ def _claim(folder: Path) -> None:
         raise ConfigError(
             f"{folder} exists and is not an empty folder", hint="choose another --out"
         )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make {folder}: {error.strerror}", hint="choose another --out"
+        ) from error
 
 
 def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
@@ -102,7 +109,7 @@ def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
     Raises:
         ConfigError: the plan cannot be run.
         DataError: the data cannot be used.
-        RoundAborted: the run ended without all its rounds.
+        RunIncompleteError: the run ended without all its rounds.
     """
     started = time.monotonic()
     sites = _sites(plan)
@@ -127,10 +134,10 @@ def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
         over = _follow(coordinator, nodes, emit)
         reports = _await_reports(plan, nodes, sites, emit)
     report = _summary(plan, over, reports, time.monotonic() - started)
+    write_json(plan.folder / "report.json", report)
     model = plan.folder / "model.safetensors"
     found = [plan.folder / "nodes" / name / "state" / DETECTOR for name in sorted(reports)]
     Detector.merge([Detector.load(path) for path in found]).save(model)
-    write_json(plan.folder / "report.json", report)
     return DemoResult(plan.folder, report, model)
 
 
@@ -143,14 +150,16 @@ def _sites(plan: DemoPlan) -> list[_Site]:
     if plan.source != BUILTIN and plan.nodes > len(devices):
         raise ConfigError(
             f"{plan.source} has {len(devices)} devices, --nodes asks for {plan.nodes}",
-            hint=f"use --nodes {len(devices)} or fewer",
+            hint=f"use --nodes {len(devices)} or fewer"
+            if len(devices) >= 3
+            else "the demo needs data of at least 3 devices (a column `device` makes them)",
         )
     sites = []
     for index in range(plan.nodes):
         copy, device = index // len(devices), devices[index % len(devices)]
         name = re.sub(r"[^a-z0-9._-]+", "-", device.lower()).strip("-._") or f"device-{index}"
-        node_id = name[:55] + (f".{copy + 1}" if copy else "")
-        sites.append(_Site(node_id, device, plan.seed + copy))
+        mark = f".{copy + 1}" if copy else ""
+        sites.append(_Site(name[:55] + mark, device, device + mark, plan.seed + copy))
     if len({site.node_id for site in sites}) != len(sites):
         raise ConfigError(f"two devices of {plan.source} have names too much alike")
     return sites
@@ -202,6 +211,7 @@ def _start_node(plan: DemoPlan, fleet: Fleet, site: _Site, endpoint: str) -> Wor
         "data": {
             "source": source,
             "device": site.device,
+            "name": site.name,
             "drop": list(plan.drop),
             "seed": site.seed,
         },
@@ -247,7 +257,9 @@ def _follow(coordinator: Worker, nodes: Sequence[Worker], emit: Emit) -> Record:
         emit(record)
         if record["event"] == "run.over":
             if not record["complete"]:
-                raise RoundAborted(record["reason"], alive=0, needed=0)
+                raise RunIncompleteError(
+                    record["reason"], done=record["rounds_done"], wanted=record["rounds_total"]
+                )
             return record
 
 

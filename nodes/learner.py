@@ -5,7 +5,7 @@ The one file of `nodes` that runs torch, through `fl_core`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -87,6 +87,8 @@ def load_data(section: DataSection) -> DeviceData:
             )
         device = devices[0]
     data = load_device(section.source, device, seed=section.seed)
+    if section.name:
+        data = replace(data, device=section.name)
     return drop_columns(data, section.drop) if section.drop else data
 
 

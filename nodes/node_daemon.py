@@ -32,7 +32,7 @@ from nodes.session.participant import Participant, State
 from nodes.store import hold_state, load_memory, save_memory, write_json
 from nodes.telemetry import Emit, record_of
 from nodes.transport import NodeSocket
-from secagg.errors import KeyMaterialError, RoundAborted
+from secagg.errors import KeyMaterialError, RunIncompleteError
 
 __all__ = ["DETECTOR", "MEMORY", "REPORT", "NodeDaemon"]
 
@@ -73,6 +73,7 @@ class NodeDaemon:
         self._training: tuple[int, Future[LocalUpdate]] | None = None
         self._final: FinalModel | None = None
         self._given_up = ""
+        self._wanted = 0
         self._rounds = {"joined": 0, "included": 0}
         self._round_traffic = (0, 0)  # sent and received by the end of the last round
         self._next_roster_look = 0.0
@@ -82,7 +83,7 @@ class NodeDaemon:
 
         Raises:
             ConfigError: another process uses the key or state folder, or the endpoint is malformed.
-            RoundAborted: the coordinator ended the run without all its rounds.
+            RunIncompleteError: the coordinator ended the run without all its rounds.
             DataError, ModelError: the detector cannot be made of this node's rows.
         """
         with hold_state(self._keys), hold_state(self._state):
@@ -127,7 +128,9 @@ class NodeDaemon:
             self._worker.shutdown(wait=True, cancel_futures=True)
             self._waiter.close()
         if self._given_up:
-            raise RoundAborted(self._given_up, alive=0, needed=0)
+            raise RunIncompleteError(
+                self._given_up, done=self._rounds["joined"], wanted=self._wanted
+            )
         return self._final is not None
 
     def _serve(self, socket: NodeSocket) -> None:
@@ -141,7 +144,8 @@ class NodeDaemon:
                 self._act(self._session.receive(frame, clock()), socket)
             change = socket.connection_change()
             if change is not None:
-                self._emit({"event": "connection.changed", "state": change})
+                endpoint = self._config.node.coordinator
+                self._emit({"event": "connection.changed", "state": change, "endpoint": endpoint})
             self._collect_training(socket)
             self._look_at_roster()
             if clock() >= self._session.deadline:
@@ -178,6 +182,7 @@ class NodeDaemon:
 
     def _begin_training(self, request: TrainRequested, socket: NodeSocket) -> None:
         offer = request.offer
+        self._wanted = offer.rounds_total
         if self._training is not None:
             self._training[1].cancel()
             self._training = None
@@ -246,6 +251,9 @@ class NodeDaemon:
                 version = self._members.roster.version
                 self._session.set_roster_version(version)
                 self._emit({"event": "roster.taken.up", "version": version})
+                outdated = self._members.outdated()
+                if outdated:
+                    self._emit({"event": "identity.outdated", "reason": outdated})
 
     @contextlib.contextmanager
     def _guarding_roster(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import socket as tcp
 from collections.abc import Callable, Iterator
@@ -159,21 +160,35 @@ def _cohort(config: CoordinatorConfig, members: Membership) -> str:
     if active < needed:
         raise ConfigError(
             f"the roster has {active} active nodes, run.min_nodes is {needed}",
-            hint="approve more nodes at the root, or lower run.min_nodes (not below 3)",
+            hint="install the root's newest roster.json here; if that is the newest, approve more "
+            "nodes at the root",
         )
     return f"{active} active nodes, {needed} needed"
 
 
 def _checkpoint(config: CoordinatorConfig) -> str:
     state = load_run(config.folder / config.coordinator.state / CHECKPOINT, config.plan().training)
+    _writable(config.folder / config.coordinator.state)
     if state is None:
         return "a new run"
+    if state.finished:
+        return "complete; it only hands the model to nodes that lack it"
     return f"goes on after {state.rounds_done} of {config.run.rounds} rounds"
 
 
 def _memory(config: NodeConfig) -> str:
+    _writable(config.folder / config.node.state)
     memory = load_memory(config.folder / config.node.state / "memory.json")
     return "never took part yet" if memory is None else f"remembers {len(memory.rounds)} runs"
+
+
+def _writable(folder: Path) -> None:
+    """Check that the daemon will be able to keep its state."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"{existing} is not a folder that can be written", hint="choose another state folder"
+        )
 
 
 def _data(config: NodeConfig) -> str:

@@ -110,7 +110,9 @@ def line_of(record: Record, view: RunView) -> str | None:
     match record["event"]:
         case "coordinator.listening":
             again = f", resumed after {record['rounds_done']} rounds" if record["resumed"] else ""
-            return f"coordinator on {record['endpoint']}, scheme {record['scheme']}{again}"
+            clear = record["scheme"] == "insecure-plain"
+            warning = "; WARNING: it can read every update" if clear else ""
+            return f"coordinator on {record['endpoint']}, scheme {record['scheme']}{again}{warning}"
         case "joined":
             here = sum(state not in ("absent", "silent") for state in view.nodes.values())
             return f"{record['peer']} joined ({here} of {len(view.nodes)})"

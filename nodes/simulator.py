@@ -277,7 +277,8 @@ class Simulation:
         arrival = self._now + self._draw(self._network.latency)
         arrival = max(arrival, self._link_busy.get((sender, to), 0.0))
         self._link_busy[sender, to] = arrival
-        self._later(arrival - self._now, action)
+        # The exact time: a sum that rounds down would let a later frame overtake.
+        heapq.heappush(self._queue, (arrival, next(self._order), action))
 
     def _draw(self, median: float) -> float:
         return float(median * np.exp(self._network.spread * self._random.standard_normal()))

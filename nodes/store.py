@@ -87,8 +87,8 @@ def load_run(path: Path, training: bytes) -> RunState | None:
     """
     if not path.exists():
         return None
-    data = path.read_bytes()
     try:
+        data = path.read_bytes()
         size = int.from_bytes(data[:8], "little")
         fields = json.loads(data[8 : 8 + size])
         header = msgspec.json.decode(fields["__metadata__"]["run"], type=_RunHeader)
@@ -102,6 +102,7 @@ def load_run(path: Path, training: bytes) -> RunState | None:
     except (
         AttributeError,
         KeyError,
+        OSError,
         RecursionError,
         SafetensorError,
         TypeError,
@@ -113,7 +114,7 @@ def load_run(path: Path, training: bytes) -> RunState | None:
         ) from error
     if header.format != _FORMAT or header.training.encode() != training:
         raise ConfigError(
-            f"{path} belongs to a run with other model or training settings",
+            f"{path} is of other settings: {_differences(header.training, training)}",
             hint="restore those settings, or choose another coordinator.state folder",
         )
     return RunState(
@@ -125,6 +126,23 @@ def load_run(path: Path, training: bytes) -> RunState | None:
         optimiser=optimiser,
         finished=header.finished,
     )
+
+
+def _differences(stored: str, wanted: bytes) -> str:
+    """Name the settings that differ, as ``run.rounds 3 there, 5 here``."""
+    there, here = _flat(json.loads(stored)), _flat(json.loads(wanted))
+    names = sorted(n for n in there.keys() | here.keys() if there.get(n) != here.get(n))
+    return "; ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in names)
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for table, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {f"{table}.{key}": inner for key, inner in value.items()}
+        else:
+            flat[f"run.{table}"] = value
+    return flat
 
 
 def save_memory(path: Path, state: ParticipantState) -> None:

@@ -9,6 +9,7 @@
     │ ├ AuthenticationError       a signature, a seal or an identity does not hold
     │ └ ReplayError               a message of another round, or a second one
     │   └ RunMismatchError        a message of another run
+    ├ RunIncompleteError          the run ended without all its rounds
     ├ RoundAborted(reason)        the round ends cleanly and nothing of it is released
     ├ OfferRefused(reason)        the node's own policy forbids the offered round
     ├ KeyMaterialError            a key, certificate or roster is missing, broken or not ours
@@ -29,6 +30,7 @@ __all__ = [
     "RemoteProtocolError",
     "ReplayError",
     "RoundAborted",
+    "RunIncompleteError",
     "RunMismatchError",
     "SecAggError",
 ]
@@ -92,6 +94,20 @@ class RoundAborted(SecAggError):
         self.reason = reason
         self.alive = alive
         self.needed = needed
+
+
+class RunIncompleteError(SecAggError):
+    """A run ended without all its rounds.
+
+    Attributes:
+        done: Rounds with a result.
+        wanted: Rounds that were asked for.
+    """
+
+    def __init__(self, reason: str, *, done: int, wanted: int) -> None:
+        super().__init__(f"the run ended after {done} of {wanted} rounds: {reason}")
+        self.done = done
+        self.wanted = wanted
 
 
 class OfferRefused(SecAggError):

@@ -45,7 +45,12 @@ def init() -> None:
 def init_coordinator(
     out: Path | None, force: bool, keys: str, state: str, bind: str, rounds: int, input_dim: int
 ) -> None:
-    """Write coordinator.toml."""
+    """Write coordinator.toml.
+
+    \b
+    Examples:
+      secagg config init coordinator --rounds 20 --out coordinator.toml
+    """  # noqa: D301 - click reads the escape
     values: dict[str, dict[str, Any]] = {
         "coordinator": {"keys": keys, "state": state, "bind": bind},
         "run": {"rounds": rounds},
@@ -73,7 +78,13 @@ def init_node(
     source: str,
     device: str,
 ) -> None:
-    """Write node.toml."""
+    """Write node.toml.
+
+    \b
+    Examples:
+      secagg config init node --coordinator tcp://hub:7710 --source /data/nbaiot \\
+        --device Danmini_Doorbell --out node.toml
+    """  # noqa: D301 - click reads the escape
     values: dict[str, dict[str, Any]] = {
         "node": {"keys": keys, "state": state, "coordinator": coordinator},
         "data": {"source": source, "device": device},
@@ -87,5 +98,10 @@ def _write(text: str, out: Path | None, *, force: bool) -> None:
         return
     if out.exists() and not force:
         raise ConfigError(f"{out} exists", hint="choose another --out, or pass --force")
-    out.write_text(text)
+    try:
+        out.write_text(text)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {out}: {error.strerror}", hint="choose another --out"
+        ) from error
     click.echo(f"wrote {out}; check it with: secagg preflight --config {out}", err=True)

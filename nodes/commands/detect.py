@@ -59,7 +59,8 @@ def command(model: str, data: str, device: str | None, follow: bool, every: bool
                     tally.count(verdicts)
                     _print(verdicts, every=every)
         finally:
-            click.echo(tally.summary(time.perf_counter() - start), err=True)
+            if tally.rows or sys.exc_info()[0] is None:  # nothing read, nothing to sum up
+                click.echo(tally.summary(time.perf_counter() - start), err=True)
 
 
 def _print(verdicts: list[ScoredRow], *, every: bool) -> None:

@@ -40,7 +40,7 @@ __all__ = ["command"]
     help="cap on the channels of each kind; beyond it the longest silent is dropped",
 )
 def command(capture: str, out: str, devices: tuple[str, ...], max_channels: int) -> None:
-    r"""Turn CAPTURE (pcap or pcapng, - for standard input) into rows of the 115 statistics.
+    """Turn CAPTURE (pcap or pcapng, - for standard input) into rows of the 115 statistics.
 
     One row for each packet: its time, then the columns of N-BaIoT. Memory is bounded by the number
     of live channels.
@@ -50,7 +50,7 @@ def command(capture: str, out: str, devices: tuple[str, ...], max_channels: int)
       secagg features capture.pcap --out features.csv
       secagg features capture.pcapng --device 192.168.2.101 --out doorbell.csv
       tcpdump -i eth0 -w - | secagg features - | secagg detect --model model.safetensors --data -
-    """
+    """  # noqa: D301 - click reads the escape
     extractor = Extractor(max_channels=max_channels)
     started = time.perf_counter()
     with ExitStack() as stack:

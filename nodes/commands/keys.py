@@ -29,6 +29,7 @@ from keys.roster import Roster, is_roster
 from keys.sealing import Unlock
 from keys.store import read_public, write_atomic
 from keys.summary import Line, Summary, summarise
+from secagg.errors import KeyMaterialError
 
 __all__ = ["command"]
 
@@ -280,7 +281,7 @@ def _ask_fingerprints(requests: list[Request], given: tuple[str, ...], roster: R
         if vouched or asked.fingerprint in done or not _on_terminal():
             continue
         _talk(f"{asked.node_id} asks to be {asked.role.value}: {asked.fingerprint}")
-        click.confirm("does its engineer read out the same", abort=True, err=True)
+        _confirm("does its engineer read out the same", "not approved")
         confirmed.append(asked.fingerprint)
     return confirmed
 
@@ -290,8 +291,16 @@ def _ask_root(data: bytes, folder: Path, source: str) -> str | None:
         return None
     card = read_card(read_bundle(data, source=source).root, source=source)
     _talk(f"root of {card.federation}: {card.fingerprint}")
-    click.confirm("does the operator of the root read out the same", abort=True, err=True)
+    _confirm("does the operator of the root read out the same", "not installed")
     return card.fingerprint
+
+
+def _confirm(question: str, otherwise: str) -> None:
+    if not click.confirm(question, err=True):
+        raise KeyMaterialError(
+            f"{otherwise}: the fingerprint was not confirmed",
+            hint="if the two differ, somebody has tampered with the file: have it sent again",
+        )
 
 
 def _seconds(text: str) -> int:

@@ -46,7 +46,7 @@ def _say(record: Record) -> None:
         case "node.ready":
             line = f"{record['node']}: {record['train_rows']} rows of {record['device']}"
         case "connection.changed":
-            line = f"connection: {record['state']}"
+            line = f"connection to {record['endpoint']}: {record['state']}"
         case "joined":
             line = f"joined the run of {record['peer']} ({record['rounds_done']} rounds done)"
         case "offer.rejected":
@@ -60,6 +60,8 @@ def _say(record: Record) -> None:
             line = f"rejected {record['reason']}"
         case "roster.taken.up":
             line = f"roster version {record['version']} taken up"
+        case "identity.outdated":
+            line = f"warning: {record['reason']}"
         case "node.finished":
             line = f"finished: {record['detector']} and {record['report']} written"
         case _:

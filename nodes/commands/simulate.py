@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nodes.progress import human_bytes
-from secagg.errors import RoundAborted
+from secagg.errors import RunIncompleteError
 from secagg.schemes import SCHEMES
 
 __all__ = ["command"]
@@ -65,6 +65,8 @@ def command(
     """  # noqa: D301 - click reads the escape
     from nodes.rehearsal import build_simulation
 
+    if out:
+        out.touch()  # a file that cannot be written is better known before the run than after
     started = time.monotonic()
     simulation = build_simulation(
         nodes,
@@ -119,4 +121,5 @@ def command(
         raise SystemExit(f"error: the sum of round {wrong[0]} is wrong; please report this")
     if simulation.over is None or not simulation.over.complete:
         reason = simulation.over.reason if simulation.over else "nothing left to happen"
-        raise RoundAborted(reason, alive=0, needed=rounds)
+        done = simulation.coordinator.run.rounds_done
+        raise RunIncompleteError(reason, done=done, wanted=rounds)

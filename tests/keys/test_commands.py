@@ -117,17 +117,19 @@ def test_show_speaks_json_and_filters(keys) -> None:
 def test_on_a_terminal_fingerprints_are_asked_for(keys, terminal) -> None:
     root, mine = begin(keys)
     line = "approve plant-a/plant-a.request.json --root root"
-    refused = keys(line, typed="n\n")
-    assert refused.exit_code == 1
-    assert f"plant-a asks to be node: {mine}" in refused.stderr
+    with pytest.raises(KeyMaterialError, match="not approved: the fingerprint was not confirmed"):
+        keys(line, typed="n\n")
     assert told(keys("show root"), "roster version").startswith("1,")
-    assert keys(line, typed="y\n").exit_code == 0
+    accepted = keys(line, typed="y\n")
+    assert accepted.exit_code == 0
+    assert f"plant-a asks to be node: {mine}" in accepted.stderr
     line = "install plant-a/plant-a.bundle.json --to plant-a"
-    refused = keys(line, typed="n\n")
-    assert refused.exit_code == 1
-    assert root in refused.stderr
+    with pytest.raises(KeyMaterialError, match="not installed: the fingerprint was not confirmed"):
+        keys(line, typed="n\n")
     assert not Path("plant-a/certificate.json").exists()
-    assert keys(line, typed="y\n").exit_code == 0
+    installed = keys(line, typed="y\n")
+    assert installed.exit_code == 0
+    assert root in installed.stderr
 
 
 @pytest.mark.req("K-10")

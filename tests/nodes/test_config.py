@@ -65,10 +65,13 @@ def test_notes_are_the_literals_behind_the_fields() -> None:
     [
         (("rounds = 8", "rounds = 'many'"), "Expected `int`, got `str` - at `$.run.rounds`"),
         (("rounds = 8", "rounds = 0"), "rounds is 0"),
-        (("rounds = 8", "ruonds = 8"), "unknown field `ruonds`"),
+        (("rounds = 8", "ruonds = 8"), "run.ruonds is not a setting; did you mean rounds?"),
         (("min_nodes = 3", "min_nodes = 2"), "min_nodes is 2"),
         (('scheme = "masking"', 'scheme = "insecure-plain"'), "lets the coordinator read"),
         (('scheme = "masking"', 'scheme = "xor"'), "no scheme 'xor'"),
+        (("[run]", "[runs]"), "[runs] is not a setting; did you mean run?"),
+        (('bind = "tcp://0.0.0.0:7710"', 'bind = "tcp://0.0.0.0:99999"'), "port from 1 to 65535"),
+        (('bind = "tcp://0.0.0.0:7710"', 'bind = "0.0.0.0:7710"'), "coordinator.bind is"),
         (("heartbeat = 2.0", "heartbeat = 20.0"), "less than two heartbeats"),
         (("input_dim = 115", "input_dim = 0"), "ModelConfig.input_dim is 0"),
         (("[run]", "[run"), "line"),
@@ -83,7 +86,7 @@ def test_a_wrong_setting_is_named_with_file_key_and_mend(
     path.write_text(text.replace(*change, 1))
     with pytest.raises(ConfigError) as caught:
         load_coordinator_config(path)
-    assert says in str(caught.value)
+    assert says in f"{caught.value} {caught.value.hint}"
     assert str(path) in str(caught.value)
     assert caught.value.hint
 
@@ -92,6 +95,13 @@ def test_a_policy_that_hides_nobody_and_a_missing_table_are_refused(tmp_path: Pa
     path = tmp_path / "node.toml"
     path.write_text(node_toml({**NODE, "policy": {"min_cohort": 2}}))
     with pytest.raises(ConfigError, match=r"policy\.min_cohort is 2"):
+        load_node_config(path)
+    path.write_text("[node]\nkeys = 'k'\nstate = 's'\ncoordinator = 'tcp://h:1'\n")
+    path.write_text(node_toml({**NODE, "policy": {"schemes": ("mask",)}}))
+    with pytest.raises(ConfigError, match="no scheme 'mask'"):
+        load_node_config(path)
+    path.write_text(node_toml({**NODE, "node": {**NODE["node"], "coordinator": "tcp://h:0"}}))
+    with pytest.raises(ConfigError, match=r"node\.coordinator is"):
         load_node_config(path)
     path.write_text("[node]\nkeys = 'k'\nstate = 's'\ncoordinator = 'tcp://h:1'\n")
     with pytest.raises(ConfigError, match="missing required field `data`"):

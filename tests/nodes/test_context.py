@@ -71,3 +71,8 @@ def test_roles_expiry_and_a_newer_roster(tmp_path: Path) -> None:
     assert hub.view(NOW).version == hub.roster.version
     assert hub.node_by_transport_key(a.transport_key, NOW) is None
     assert hub.signing_key("a", NOW) is None
+    install_roster(read_public(places.root / "roster.json", 1 << 20), places.nodes["b"])
+    late = open_membership(places.nodes["b"], None, Role.NODE, NOW)
+    assert late.outdated() == ""
+    late.identity = a
+    assert "a was revoked" in late.outdated()
