@@ -21,7 +21,10 @@ from nodes.session.events import (
 )
 from nodes.session.offer import NodePolicy, RunPlan
 from nodes.session.participant import Participant
+from secagg.errors import RemoteProtocolError
 from secagg.types import NodeId
+from secagg.wire.envelope import open_envelope
+from secagg.wire.messages import Message
 from tests.support.fleet import COORDINATOR, TestSigner
 from tests.support.randomness import InsecureLabelledRng
 
@@ -165,3 +168,15 @@ class Run:
 
     def of(self, kind: type, source: NodeId = COORDINATOR) -> list[SessionEvent]:
         return [event for who, event in self.events if who == source and isinstance(event, kind)]
+
+
+def message_of(run: Run, frame: bytes, sender: str) -> Message:
+    receiver = COORDINATOR if sender != COORDINATOR else ""
+    for to in [receiver] if receiver else run.names:
+        try:
+            return open_envelope(
+                frame, sender=sender, key=run.keys[sender], receiver=to, run_id=frame[1:17]
+            ).message
+        except RemoteProtocolError:
+            continue
+    raise AssertionError("no receiver can open this frame")
