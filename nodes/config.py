@@ -308,8 +308,7 @@ def _load(path: Path, kind: type[T]) -> T:
         ) from error
     try:
         values = tomllib.loads(text)
-        values["folder"] = str(path.parent)
-        return msgspec.convert(values, kind, dec_hook=_paths)
+        return msgspec.structs.replace(msgspec.convert(values, kind), folder=path.parent)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}", hint="see the TOML syntax at toml.io") from error
     except msgspec.ValidationError as error:
@@ -354,9 +353,3 @@ def check_endpoint(text: str, key: str, *, any_port: bool = False) -> None:
         raise ConfigError(
             f"{key} is {text!r}", hint="use tcp://host:port with a port from 1 to 65535"
         )
-
-
-def _paths(kind: type, value: object) -> object:
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise NotImplementedError

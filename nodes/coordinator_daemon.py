@@ -185,8 +185,8 @@ class CoordinatorDaemon:
                 sent, received = socket.traffic.totals
                 self._emit({**record, **self._measures(event, sent, received)})
         lost = {node for node, frame in step.send if not socket.send(node, frame)}
-        for node in sorted(lost):
-            self._act(self._session.unreachable(node, clock()), socket)
+        if lost:
+            self._act(self._session.unreachable(sorted(lost), clock()), socket)
 
     def _measures(self, event: object, sent: int, received: int) -> dict[str, object]:
         measures: dict[str, object] = {"bytes_sent": sent, "bytes_received": received}

@@ -9,7 +9,7 @@ No sockets, no clock: the daemon and the simulator drive it. Source: specs/60-se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -185,18 +185,17 @@ class Coordinator:
         except RemoteProtocolError as error:
             return SessionStep(events=(PeerRejected(peer, str(error)),))
 
-    def unreachable(self, node: NodeId, now: float) -> SessionStep:
-        """Take note that a frame could not be delivered: the node has missed part of the talk."""
-        return self._leave(node, "unreachable", now)
+    def unreachable(self, nodes: Iterable[NodeId], now: float) -> SessionStep:
+        """Take note that frames could not be delivered: the nodes have missed part of the talk."""
+        return self._leave(nodes, "unreachable", now)
 
     def set_roster(self, roster: RosterView, now: float) -> SessionStep:
         """Take up a newer roster or validity: drop whoever is out (S-09), tell the others."""
         newer = roster.version > self._roster.version
         self._roster = roster
         gone = [node for node in self._present.nodes if node not in roster.signing_keys]
-        step = SessionStep()
-        for node in gone:
-            step = _join(step, self._leave(node, "no longer in the roster", now))
+        step = self._leave(gone, "no longer in the roster", now)
+        self._awaiting &= set(roster.signing_keys)
         update = RosterUpdate(roster.document)
         send = tuple(self._sealed(node, update) for node in self._present.nodes if newer)
         return _join(SessionStep(send), step)
@@ -206,14 +205,14 @@ class Coordinator:
         step = SessionStep()
         if now >= self._next_tick:
             self._tick(now)
-            for node in self._present.silent(now, self._plan.liveness):
-                step = _join(step, self._leave(node, "silent", now))
+            silent = self._present.silent(now, self._plan.liveness)
+            step = _join(step, self._leave(silent, "silent", now))
         if self._state is State.ROUND and self._role is not None:
             if self._deadline is not None and now >= self._deadline:
                 step = _join(step, self._absorb(self._role.on_timeout(now), now))
         elif self._state is State.WAITING:
             step = _join(step, self._maybe_start(now))
-        elif self._state is State.CLOSING and now >= self._start_at:
+        elif self._state is State.CLOSING and (now >= self._start_at or not self._awaiting):
             step = _join(step, self._over())
         return step
 
@@ -236,7 +235,10 @@ class Coordinator:
         if isinstance(message, Probe):
             return SessionStep((self._sealed(node, self._welcome(now)),))
         if isinstance(message, Farewell):
-            return self._leave(node, "said goodbye", now)
+            self._awaiting.discard(node)
+            step = self._leave([node], "said goodbye", now)
+            closed = self._state is State.CLOSING and not self._awaiting
+            return _join(step, self._over()) if closed else step
         if not isinstance(message, Heartbeat | Refusal | RoundMessage):
             raise RemoteProtocolError(node, f"{type(message).__name__} is not for a coordinator")
         step = SessionStep() if node in self._present else self._admit(node, now)
@@ -404,6 +406,8 @@ class Coordinator:
     def _lose_round(self, reason: AbortReason, alive: int, needed: int, now: float) -> SessionStep:
         offer = self._round()
         self._failures += 1
+        for node in self._late:
+            self._present.missed(node, self._run.next_round)
         event = RoundLost(offer.round_id, reason, alive, needed)
         step = self._end_round(offer, reason, (), (event,))
         if self._failures >= self._plan.max_failures:
@@ -444,15 +448,16 @@ class Coordinator:
 
     # --- presence ------------------------------------------------------------------------------
 
-    def _leave(self, node: NodeId, reason: str, now: float) -> SessionStep:
-        if not self._present.forget(node):
-            return SessionStep()
-        step = SessionStep(events=(Left(node, reason),))
-        if self._in_round(node):
-            step = _join(step, self._drop(node, now))
-        self._awaiting.discard(node)
-        if self._state is State.CLOSING and not self._awaiting:
-            step = _join(step, self._over())
+    def _leave(self, nodes: Iterable[NodeId], reason: str, now: float) -> SessionStep:
+        """Count nodes out, all of them before the round is told of any.
+
+        To drop one may close the round and open the next, which must not be offered to the others.
+        """
+        left = [node for node in nodes if self._present.forget(node)]
+        step = SessionStep(events=tuple(Left(node, reason) for node in left))
+        for node in left:
+            if self._in_round(node):
+                step = _join(step, self._drop(node, now))
         return step
 
     def _drop(self, node: NodeId, now: float) -> SessionStep:

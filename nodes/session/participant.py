@@ -290,7 +290,12 @@ class Participant:
     def _on_model_chunk(self, chunk: ModelChunk, now: float) -> SessionStep:
         if self._receiver is None:
             raise RemoteProtocolError(self._coordinator, "a model chunk without an offer")
-        params = self._receiver.take(chunk)
+        try:
+            params = self._receiver.take(chunk)
+        except RemoteProtocolError:
+            if self._state is State.LOADING:
+                self._end_round()  # the next heartbeat shows that this node is not in it
+            raise
         if params is None:
             return SessionStep()
         self._receiver = None

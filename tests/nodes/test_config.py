@@ -69,6 +69,7 @@ def test_notes_are_the_literals_behind_the_fields() -> None:
         (("min_nodes = 3", "min_nodes = 2"), "min_nodes is 2"),
         (('scheme = "masking"', 'scheme = "insecure-plain"'), "lets the coordinator read"),
         (('scheme = "masking"', 'scheme = "xor"'), "no scheme 'xor'"),
+        (("[coordinator]", "folder = '/etc'\n[coordinator]"), "Expected `Path`, got `str`"),
         (("[run]", "[runs]"), "[runs] is not a setting; did you mean run?"),
         (('bind = "tcp://0.0.0.0:7710"', 'bind = "tcp://0.0.0.0:99999"'), "port from 1 to 65535"),
         (('bind = "tcp://0.0.0.0:7710"', 'bind = "0.0.0.0:7710"'), "coordinator.bind is"),

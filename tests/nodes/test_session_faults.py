@@ -9,6 +9,7 @@ from nodes.session.coordinator import State
 from nodes.session.events import (
     Checkpoint,
     FinalModel,
+    Left,
     PeerRejected,
     RoundDone,
     RoundEnded,
@@ -26,6 +27,7 @@ from secagg.wire.messages import (
     Message,
     ModelChunk,
     RoundOffer,
+    RunFinished,
     UnmaskAnswer,
     Welcome,
 )
@@ -341,3 +343,85 @@ def keep_until_keys(run: Run):  # type: ignore[no-untyped-def]
         return [frame]
 
     return deliver
+
+
+@pytest.mark.req("S-09")
+def test_two_nodes_revoked_at_once_leave_together() -> None:
+    run = Run(n=7, plan=make_plan(rounds=2))
+    run.deliver = lambda sender, to, frame: (
+        []
+        if sender == "node-5" and isinstance(message_of(run, frame, sender), UnmaskAnswer)
+        else [frame]
+    )
+    run.boot()
+    run.take(COORDINATOR, run.coordinator.start(0.0, 0.0))
+    run.settle()
+    assert run.coordinator.state is State.ROUND  # only node-5's answer is missing
+    without = run.roster(2, without=("node-5", "node-6"))
+    run.take(COORDINATOR, run.coordinator.set_roster(without, run.now))
+    run.play()
+    started = run.of(RoundStarted)
+    assert [len(e.cohort) for e in started] == [7, 5]  # type: ignore[union-attr]
+    assert run.of(RunOver) == [RunOver(complete=True, reason="all rounds done")]
+
+
+@pytest.mark.req("S-10")
+def test_mute_nodes_that_cost_a_round_its_quorum_are_left_out_of_a_later_one() -> None:
+    run = Run(n=5, plan=make_plan(rounds=1))
+    run.deliver = lambda sender, to, frame: (
+        []
+        if sender in ("node-0", "node-1") and isinstance(message_of(run, frame, sender), KeyAdvert)
+        else [frame]
+    )
+    run.boot()
+    run.play(1000)
+    assert [event.reason for event in run.of(RoundLost)] == ["too_few_keys"] * 2  # type: ignore[union-attr]
+    (done,) = run.of(RoundDone)
+    assert isinstance(done, RoundDone)
+    assert done.contributors == ("node-2", "node-3", "node-4")
+
+
+def test_a_node_that_dies_before_it_has_the_model_is_waited_for() -> None:
+    run = Run(n=4, plan=make_plan(rounds=1, farewell_timeout=60.0))
+
+    def die_at_the_end(sender: str, to: str, frame: bytes) -> list[bytes]:
+        if (
+            to == "node-3"
+            and sender == COORDINATOR
+            and isinstance(message_of(run, frame, sender), RunFinished)
+        ):
+            run.down.add("node-3")
+        return [frame]
+
+    run.deliver = die_at_the_end
+    run.boot()
+    run.play(20.0)
+    assert Left("node-3", "silent") in run.of(Left)
+    assert run.coordinator.state is State.CLOSING
+    run.deliver = lambda sender, to, frame: [frame]
+    run.boot("node-3")
+    run.play()
+    assert run.of(FinalModel, "node-3")
+    assert run.coordinator.state is State.OVER
+    assert run.now < 60
+
+
+@pytest.mark.req("S-08")
+def test_a_node_that_got_a_bad_model_says_so_by_its_heartbeat() -> None:
+    run = Run(n=5, plan=make_plan(rounds=1, input_timeout=600.0))
+    hub = run.signers[COORDINATOR]
+
+    def spoil(sender: str, to: str, frame: bytes) -> list[bytes]:
+        if to != "node-0" or not isinstance(message_of(run, frame, sender), ModelChunk):
+            return [frame]
+        if run.of(RoundDone):
+            return [frame]
+        return [seal_envelope(ModelChunk(1, 0, bytes(4)), hub, to=to, run_id=RUN_ID)]
+
+    run.deliver = spoil
+    run.boot()
+    run.play(100.0)
+    (done,) = run.of(RoundDone)
+    assert isinstance(done, RoundDone)
+    assert "node-0" not in done.contributors
+    assert run.now < 60
