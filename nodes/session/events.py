@@ -174,7 +174,7 @@ class RunOver:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainRequested:
-    """Node: train on this; answer with `trained` or `training_failed`."""
+    """Node: train on this; answer with `trained`, `abstain` or `refuse_training`."""
 
     offer: RoundOffer = field(repr=False)
     params: NDArray[np.float32] = field(repr=False)
