@@ -62,6 +62,7 @@ class RemoteProtocolError(SecAggError):
     def __init__(self, peer: str, message: str) -> None:
         super().__init__(f"{peer}: {message}")
         self.peer = peer
+        self.fault = message
 
 
 class DecodeError(RemoteProtocolError):

@@ -9,6 +9,7 @@ from secagg.types import AbortReason, NodeId, RingVector
 from secagg.wire.messages import Message
 
 __all__ = [
+    "AnswerReady",
     "Event",
     "InputRejected",
     "Outgoing",
@@ -60,6 +61,17 @@ class InputRejected:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerReady:
+    """This step's messages are the node's one answer of the round: unmasking, an opening share.
+
+    The session MUST have `digest` on disk before it sends any of them, and send nothing if its
+    journal already holds an answer for this round.
+    """
+
+    digest: bytes
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SumReady:
     """The one result of a round: the sum modulo 2^ring_bits over `contributors`."""
@@ -77,7 +89,15 @@ class RoundFailed:
     needed: int
 
 
-Event: TypeAlias = PhaseEntered | PeerBlamed | PeersMissed | InputRejected | SumReady | RoundFailed
+Event: TypeAlias = (
+    PhaseEntered
+    | PeerBlamed
+    | PeersMissed
+    | InputRejected
+    | AnswerReady
+    | SumReady
+    | RoundFailed
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,17 @@ from typing import Final
 from secagg.version import PROTOCOL_VERSION
 
 __all__ = [
+    "BACKUP",
+    "COIN",
     "ENVELOPE",
     "GRAPH",
+    "KEM_SEED",
     "KEY_ADVERT",
-    "MASK_KEY",
     "OFFER",
+    "PAIR_CONFIRMATION",
+    "PAIR_KEY",
     "PAIR_MASK",
+    "ROUND_COMMITMENT",
     "SELF_COMMITMENT",
     "SELF_MASK",
     "SHARERS",
@@ -32,9 +37,14 @@ ENVELOPE: Final = _tag("envelope")
 OFFER: Final = _tag("offer")
 KEY_ADVERT: Final = _tag("key-advert")
 GRAPH: Final = _tag("graph")
-MASK_KEY: Final = _tag("mask-key")
+COIN: Final = _tag("coin")
+KEM_SEED: Final = _tag("kem-seed")
+PAIR_KEY: Final = _tag("pair-key")
+PAIR_CONFIRMATION: Final = _tag("pair-confirmation")
 PAIR_MASK: Final = _tag("pair-mask")
 SELF_MASK: Final = _tag("self-mask")
+BACKUP: Final = _tag("backup")
+ROUND_COMMITMENT: Final = _tag("round-commitment")
 SELF_COMMITMENT: Final = _tag("self-commitment")
 SHARE_SEAL: Final = _tag("share-seal")
 SHARERS: Final = _tag("sharers")

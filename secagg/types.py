@@ -55,8 +55,11 @@ class AbortReason(StrEnum):
     """Why a round ended without a result. The codes are stable."""
 
     TOO_FEW_KEYS = "too_few_keys"
+    COINS_MISSING = "coins_missing"
+    TOO_FEW_AGREEMENTS = "too_few_agreements"
     TOO_FEW_SHARES = "too_few_shares"
     TOO_FEW_INPUTS = "too_few_inputs"
+    GRAPH_TOO_THIN = "graph_too_thin"
     TOO_FEW_SIGNATURES = "too_few_signatures"
     TOO_FEW_UNMASK_ANSWERS = "too_few_unmask_answers"
     BAD_SHARES = "bad_shares"
@@ -115,9 +118,11 @@ class RoundSetup:
     threshold: int
     """Shamir threshold t among the holders of one node's secrets."""
     quorum: int
-    """Fewest nodes in every phase, and fewest co-signatures under the survivor set."""
+    """Fewest nodes with keys, shares and inputs: whom the sum is over at least."""
     neighbours: int
     """Degree k of the masking graph; cohort size - 1 is the complete graph."""
+    colluders: int
+    """Nodes of the cohort that may side with a malicious coordinator."""
     phase_timeout: float = 30.0
     """Seconds a phase of the protocol may take."""
     input_timeout: float = 600.0
@@ -141,15 +146,19 @@ class RoundSetup:
                 f"{self.neighbours} neighbours in a cohort of {n}", hint=f"use 2 to {n - 1}"
             )
         holders = self.neighbours + 1
-        if not holders // 2 < self.threshold <= holders:  # M-02
+        least = 2 if holders < n else max(n // 2, self.colluders) + 1
+        if not least <= self.threshold <= holders:  # M-02
             raise ConfigError(
                 f"threshold {self.threshold} of {holders} share holders is not safe",
-                hint=f"use {holders // 2 + 1} to {holders}",
+                hint=f"use {least} to {holders}",
             )
-        least = max(3, n // 2 + 1)
+        if not 0 <= self.colluders < n:
+            raise ConfigError(f"{self.colluders} colluding nodes in a cohort of {n}")
+        least = max(3, self.cosigners, self.colluders + 2)
         if not least <= self.quorum <= n:  # M-03
             raise ConfigError(
-                f"quorum {self.quorum} of {n} nodes is not safe", hint=f"use {least} to {n}"
+                f"quorum {self.quorum} of {n} nodes is not safe with {self.colluders} colluding",
+                hint=f"use {least} to {n}" if least <= n else "assume fewer colluding nodes",
             )
         if not 8 <= self.ring_bits <= 32 or self.dim < 1:
             raise ConfigError("ring_bits must be 8 to 32 and dim at least 1")
@@ -160,6 +169,11 @@ class RoundSetup:
     def context(self) -> tuple[bytes, bytes, bytes]:
         """Run, round and offer: what every key, seal and signature of the round is bound to."""
         return self.run_id, self.round_id.to_bytes(8, "little"), self.offer_hash
+
+    @property
+    def cosigners(self) -> int:
+        """Fewest co-signatures under one view: two such sets share an honest node (M-11)."""
+        return max((len(self.cohort) + self.colluders) // 2 + 1, self.threshold)
 
     @property
     def n_chunks(self) -> int:

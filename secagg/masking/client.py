@@ -2,11 +2,12 @@
 
 ::
 
-    NEW ─start→ KEYED ─PeerKeys→ SHARED ─PeerShares→ UPLOADED
-        ─Survivors→ SIGNED ─UnmaskRequest→ OVER
+    NEW ─start→ KEYED ─PeerKeys→ AGREEING ─PeerEncapsulations→ SHARED ─PeerShares→ MASKED
+                  └─AdvertList→ TOSSED ─PeerKeys┘ (sparse graph: up to four tosses)
+        ─UploadTurn→ UPLOADED ─Survivors→ SIGNED ─UnmaskRequest→ OVER
 
-One message is accepted in each phase; any other ends the round for this node. Nothing leads back,
-so there is one input and one unmask answer (M-13). Source: specs/30-masking.md section 4.
+What does not fit the phase ends the round for this node. Nothing leads back, so there is one input
+and one unmask answer (M-13). Source: specs/30-masking.md section 4.
 """
 
 from __future__ import annotations
@@ -19,27 +20,20 @@ import numpy as np
 
 from secagg import ring
 from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
-from secagg.masking import masks
-from secagg.masking.graph import graph_seed, neighbours_of
-from secagg.primitives import aead, agreement, shamir
-from secagg.steps import (
-    Event,
-    InputRejected,
-    Outgoing,
-    PeerBlamed,
-    Step,
-)
-from secagg.types import (
-    NodeId,
-    RingVector,
-    Rng,
-    RoundSetup,
-    Signer,
-)
+from secagg.masking import adverts, masks, pairs, views
+from secagg.masking.graph import Graph, build_graph
+from secagg.primitives import aead, shamir
+from secagg.steps import AnswerReady, Event, InputRejected, Outgoing, PeerBlamed, Step
+from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
 from secagg.wire.messages import (
+    UPLOAD_SLOTS,
+    AdvertList,
+    Coin,
+    Encapsulations,
     KeyAdvert,
     MaskedChunk,
     Message,
+    PeerEncapsulations,
     PeerKeys,
     PeerShares,
     RoundMessage,
@@ -48,6 +42,7 @@ from secagg.wire.messages import (
     SurvivorSignature,
     UnmaskAnswer,
     UnmaskRequest,
+    UploadTurn,
 )
 
 __all__ = ["MaskingClient", "Phase"]
@@ -58,7 +53,10 @@ class Phase(StrEnum):
 
     NEW = "new"
     KEYED = "keyed"
+    TOSSED = "tossed"
+    AGREEING = "agreeing"
     SHARED = "shared"
+    MASKED = "masked"
     UPLOADED = "uploaded"
     SIGNED = "signed"
     OVER = "over"
@@ -72,7 +70,7 @@ class MaskingClient:
         vector: This node's input, shape (setup.dim,), values below 2^ring_bits; copied.
         signer: This node's identity.
         coordinator: Where messages go.
-        rng: Source of all secrets of the round.
+        rng: Source of all secrets of the round but those inside ML-KEM capsules.
 
     Raises:
         LocalProtocolError: the vector does not fit the set-up or the node is not in the cohort.
@@ -101,15 +99,20 @@ class MaskingClient:
         self._phase = Phase.NEW
         self._round_secret = rng(shamir.SECRET_SIZE)
         self._self_seed = rng(shamir.SECRET_SIZE)
-        self._mask_key = masks.mask_private_key(self._round_secret)
-        self._share_key = agreement.private_key(rng(agreement.KEY_SIZE))  # never shared
+        self._coin_seed = rng(shamir.SECRET_SIZE)
+        self._keys = pairs.NodeKeys(self._me, rng(shamir.SECRET_SIZE))  # never shared
         self._advert: KeyAdvert | None = None
+        self._entries: tuple[adverts.Entry, ...] = ()  # of the last toss
+        self._attempt = 0
         self._peers: dict[NodeId, KeyAdvert] = {}  # neighbours with keys
+        self._graph = Graph((), 0, {})
         self._graph_seed = b""
+        self._pairs: dict[NodeId, pairs.PairSecret] = {}  # neighbours that agreed on one
+        self._agreed: frozenset[NodeId] = frozenset()  # everybody who got that far
         self._sharers: tuple[NodeId, ...] = ()  # everybody who shared secrets
         self._held: dict[NodeId, tuple[bytes, bytes]] = {}  # owner -> (key share, self share)
+        self._upload: list[Message] = []
         self._survivors: tuple[NodeId, ...] = ()
-        self._advertised: frozenset[NodeId] = frozenset()
         self._sharers_digest = self._view = b""
 
     @property
@@ -121,100 +124,178 @@ class MaskingClient:
         """Advertise this round's keys."""
         if self._phase is not Phase.NEW:
             raise LocalProtocolError("a masking client starts once")
-        self._advert = masks.make_advert(
+        agreement_key, kem_key = self._keys.public
+        self._advert = adverts.make_advert(
             self._setup,
             self._signer,
-            mask_key=agreement.public_key(self._mask_key),
-            share_key=agreement.public_key(self._share_key),
-            commitment=masks.self_commitment(self._self_seed),
+            agreement_key=agreement_key,
+            kem_key=kem_key,
+            commitments=(
+                adverts.round_commitment(self._round_secret),
+                adverts.self_commitment(self._self_seed),
+                adverts.coin_at(self._coin_seed, 0),
+            ),
         )
         self._phase = Phase.KEYED
         return self._reply(now, self._advert)
 
     def receive(self, message: Message, now: float) -> Step:
         """Take the next message of the coordinator; see `secagg.roles.ClientRole.receive`."""
-        accepted = self._ACCEPTS.get(self._phase)
-        if accepted is None or not isinstance(message, accepted[0]):
+        handler = None
+        if isinstance(message, RoundMessage):
+            handler = self._ACCEPTS.get((self._phase, type(message)))
+        if handler is None or not isinstance(message, RoundMessage):
             raise self._fault(f"{type(message).__name__} while {self._phase.value}")
         if message.round_id != self._setup.round_id:
             raise self._fault(f"{type(message).__name__} of round {message.round_id}")
-        return accepted[1](self, message, now)
+        return handler(self, message, now)
 
     def on_timeout(self, now: float) -> Step:
         """Give up: the coordinator has been silent for too long."""
         if self._phase is Phase.OVER:
             return Step(done=True)
-        silent_in, self._phase = self._phase, Phase.OVER
+        silent_in = self._phase
+        self._end()
         reason = f"the coordinator was silent while {silent_in.value}"
         return Step(events=(InputRejected(reason),), done=True)
 
-    # --- exchanges ---------------------------------------------------------------------------
+    # --- keys and graph ----------------------------------------------------------------------
+
+    def _on_advert_list(self, message: AdvertList, now: float) -> Step:
+        entries, first = message.entries, not self._attempt
+        self._check_list([node for node, _, _ in entries])
+        if message.attempt != self._attempt + 1:
+            raise self._fault(f"toss {message.attempt} of the coins after {self._attempt}")
+        if not first and not set(entries) < set(self._entries):  # M-06
+            raise self._fault("the list of adverts grew or changed between two tosses")
+        if self._advert is None or (
+            self._me,
+            adverts.advert_digest(self._advert),
+            self._advert.coin_commitment,
+        ) not in set(entries):
+            raise self._fault("my own advert is missing or altered")  # M-06
+        self._entries, self._attempt = entries, message.attempt
+        self._phase = Phase.TOSSED
+        coin = adverts.coin_at(self._coin_seed, self._attempt)
+        return self._reply(now, Coin(self._setup.round_id, self._attempt, coin))
 
     def _on_peer_keys(self, message: PeerKeys, now: float) -> Step:
         setup, nodes = self._setup, [node for node, _ in message.digests]
-        if nodes != sorted(set(nodes)) or not set(nodes) <= set(setup.cohort):
-            raise self._fault("the list of adverts is not a sorted part of the cohort")
-        if len(nodes) < setup.quorum:  # M-03
-            raise self._fault(f"only {len(nodes)} nodes advertised keys, {setup.quorum} needed")
+        self._check_list(nodes)
         digests = dict(message.digests)
-        if self._advert is None or digests.get(self._me) != masks.advert_digest(self._advert):
+        if self._advert is None or digests.get(self._me) != adverts.advert_digest(self._advert):
             raise self._fault("my own advert is missing or altered")  # M-06
-        self._graph_seed = graph_seed(setup.offer_hash, message.digests)
-        neighbours = neighbours_of(self._me, nodes, degree=setup.neighbours, seed=self._graph_seed)
-        self._advertised = frozenset(nodes)
+        self._check_coins(message)
+        self._graph_seed = adverts.graph_seed(setup.offer_hash, message.digests, message.coins)
+        self._graph = build_graph(nodes, degree=setup.neighbours, seed=self._graph_seed)
+        if self._graph.half and not message.coins:
+            raise self._fault("a sparse graph without coins")  # M-06
+        neighbours = self._graph.neighbours(self._me)
         if {advert.node_id for advert in message.adverts} != neighbours:
             raise self._fault("the adverts are not those of my neighbours")
         if len(neighbours) + 1 < setup.threshold:
             raise self._fault("fewer share holders than the threshold")
         for advert in message.adverts:
-            if masks.advert_digest(advert) != digests[advert.node_id]:
+            if adverts.advert_digest(advert) != digests[advert.node_id]:
                 raise self._fault(f"the advert of {advert.node_id} differs from its digest")
             try:
-                masks.verify_advert(setup, advert)  # M-04
+                adverts.verify_advert(setup, advert)  # M-04
             except AuthenticationError as error:
                 raise self._fault(f"relayed a forged advert ({error})") from error
             self._peers[advert.node_id] = advert
-        self._phase = Phase.SHARED
-        return self._reply(now, SealedShares(setup.round_id, self._seal_shares(nodes)))
+        return self._initiate(now)
 
-    def _seal_shares(self, nodes: list[NodeId]) -> tuple[tuple[NodeId, bytes], ...]:
-        point = {node: index for index, node in enumerate(nodes, start=1)}
-        points = [point[node] for node in sorted({*self._peers, self._me})]
-        key_shares = shamir.split(self._round_secret, points, self._setup.threshold, self._rng)
-        self_shares = shamir.split(self._self_seed, points, self._setup.threshold, self._rng)
+    def _check_list(self, nodes: list[NodeId]) -> None:
+        if nodes != sorted(set(nodes)) or not set(nodes) <= set(self._setup.cohort):
+            raise self._fault("the list of adverts is not a sorted part of the cohort")
+        if len(nodes) < self._setup.quorum:  # M-03
+            raise self._fault(
+                f"only {len(nodes)} nodes advertised keys, {self._setup.quorum} needed"
+            )
+
+    def _check_coins(self, message: PeerKeys) -> None:
+        """Check that the coins are those that were committed to before mine was revealed."""
+        if not message.coins and not self._attempt:
+            return
+        if tuple(entry[:2] for entry in self._entries) != message.digests:
+            raise self._fault("the adverts are not those that the coins were tossed for")
+        if len(message.coins) != len(self._entries):
+            raise self._fault("there is not one coin for each advert")
+        for (node, _, commitment), coin in zip(self._entries, message.coins, strict=True):
+            if not adverts.coin_fits(coin, commitment, self._attempt):  # M-06
+                raise self._fault(f"the coin of {node} is not the one it committed to")
+
+    # --- pair secrets ------------------------------------------------------------------------
+
+    @property
+    def _binding(self) -> tuple[bytes, ...]:
+        return *self._setup.context, self._graph_seed
+
+    def _initiate(self, now: float) -> Step:
+        capsules = []
+        for node in sorted(self._graph.successors(self._me)):  # M-26
+            secret, capsule = self._keys.initiate(self._peers[node], self._binding)
+            self._pairs[node] = secret
+            capsules.append((node, capsule, pairs.confirmation(secret.mask_seed)))
+        self._phase = Phase.AGREEING
+        return self._reply(now, Encapsulations(self._setup.round_id, tuple(capsules)))
+
+    def _on_peer_encapsulations(self, message: PeerEncapsulations, now: float) -> Step:
+        agreed, senders = message.agreed, [sender for sender, _, _ in message.capsules]
+        advertised = self._graph.place
+        if list(agreed) != sorted(set(agreed)) or not set(agreed) <= set(advertised):
+            raise self._fault("those who agreed are not a sorted part of those with adverts")
+        if self._me not in agreed or len(agreed) < self._setup.quorum:  # M-03
+            raise self._fault(f"{len(agreed)} nodes agreed, {self._setup.quorum} with me needed")
+        if senders != sorted(self._graph.predecessors(self._me) & set(agreed)):
+            raise self._fault("the capsules are not those of my predecessors that agreed")
+        self._agreed = frozenset(agreed)
+        live = sorted(self._agreed & set(self._peers))
+        if len(live) + 1 < self._setup.threshold:
+            raise self._fault(f"only {len(live)} neighbours agreed on a key")
+        for sender, capsule, confirmation in message.capsules:
+            secret = self._keys.respond(self._peers[sender], capsule, self._binding)
+            if pairs.confirmation(secret.mask_seed) != confirmation:  # M-26
+                raise self._fault(f"the key of {sender} is altered or was wrong from the start")
+            self._pairs[sender] = secret
+        self._pairs = {node: self._pairs[node] for node in live}
+        self._phase = Phase.SHARED
+        return self._reply(now, self._sealed_shares())
+
+    def _sealed_shares(self) -> SealedShares:
+        point = {node: index for index, node in enumerate(sorted(self._graph.circle), start=1)}
+        points = [point[node] for node in sorted({*self._pairs, self._me})]
+        threshold = self._setup.threshold
+        key_shares = shamir.split(self._round_secret, points, threshold, self._rng)
+        self_shares = shamir.split(self._self_seed, points, threshold, self._rng)
         boxes = []
-        for node in sorted(self._peers):
-            key = self._seal_key(node, sender=self._me, receiver=node)
+        for node, secret in self._pairs.items():
+            key = secret.seal_key(sender=self._me, receiver=node)
             plaintext = key_shares[point[node]] + self_shares[point[node]]
             boxes.append((node, aead.seal(key, plaintext, b"")))
         self._held[self._me] = key_shares[point[self._me]], self_shares[point[self._me]]
-        return tuple(boxes)
+        seeds = [secret.mask_seed for secret in self._pairs.values()]
+        backup = pairs.seal_backup(self._round_secret, self._setup.context, self._me, seeds)
+        return SealedShares(self._setup.round_id, tuple(boxes), backup)
 
-    def _seal_key(self, peer: NodeId, *, sender: NodeId, receiver: NodeId) -> bytes:
-        return masks.seal_key(
-            self._setup.context,
-            self._share_key,
-            sender=sender,
-            receiver=receiver,
-            peer=self._peers[peer],
-        )
+    # --- input -------------------------------------------------------------------------------
 
     def _on_peer_shares(self, message: PeerShares, now: float) -> Step:
         sharers, senders = message.sharers, [sender for sender, _ in message.boxes]
-        if list(sharers) != sorted(set(sharers)) or not set(sharers) <= self._advertised:
-            raise self._fault("the sharers are not a sorted part of those who advertised keys")
+        if list(sharers) != sorted(set(sharers)) or not set(sharers) <= self._agreed:
+            raise self._fault("the sharers are not a sorted part of those who agreed on keys")
         if self._me not in sharers or len(sharers) < self._setup.quorum:  # M-03
             raise self._fault(f"{len(sharers)} sharers, {self._setup.quorum} with me needed")
-        if senders != sorted(set(self._peers) & set(sharers)):  # M-09
+        if senders != sorted(set(self._pairs) & set(sharers)):  # M-09
             raise self._fault("relayed shares are not from exactly my neighbours among the sharers")
         if len(senders) + 1 < self._setup.threshold:  # M-09
             raise self._fault(f"only {len(senders)} neighbours shared their secrets")
         self._sharers = sharers
-        self._sharers_digest = masks.sharers_digest(self._graph_seed, sharers)
+        self._sharers_digest = views.sharers_digest(self._graph_seed, sharers)
         events: list[Event] = []
         for sender, box in message.boxes:
             try:
-                key = self._seal_key(sender, sender=sender, receiver=self._me)
+                key = self._pairs[sender].seal_key(sender=sender, receiver=self._me)
                 plaintext = aead.unseal(key, box, b"", sender=sender)
             except AuthenticationError:
                 plaintext = b""
@@ -222,29 +303,42 @@ class MaskingClient:
                 events.append(PeerBlamed(sender, "its sealed shares do not open"))
                 continue
             self._held[sender] = plaintext[: shamir.SHARE_SIZE], plaintext[shamir.SHARE_SIZE :]
-        self._phase = Phase.UPLOADED
-        return self._reply(now, *self._masked_chunks(), events=tuple(events))
+        self._phase = Phase.MASKED
+        self._upload = self._masked_chunks()
+        return self._reply(now, events=tuple(events))
 
     def _masked_chunks(self) -> list[Message]:
         """Mask the input, forget it, and cut the result into packed chunks."""
-        setup, context = self._setup, self._setup.context
-        sharers = set(self._sharers)
-        keys = {n: peer.mask_key for n, peer in sorted(self._peers.items()) if n in sharers}
-        masks.add_self_mask(self._vector, context, self._self_seed)
-        masks.add_pair_masks(self._vector, context, self._mask_key, me=self._me, peers=keys)
+        setup, sharers = self._setup, set(self._sharers)
+        due = [masks.self_mask(self._self_seed, setup.context)]
+        due += [
+            masks.pair_mask(secret.mask_seed, me=self._me, peer=node)
+            for node, secret in self._pairs.items()
+            if node in sharers
+        ]
+        masks.apply_masks(self._vector, due)
         masked = ring.reduce(self._vector, setup.ring_bits)
         self._vector = np.empty(0, dtype=np.uint32)
+        self._pairs.clear()
         step = setup.chunk_values
-        signature = masks.sign_sharers(setup, self._signer, self._sharers_digest)
+        signature = views.sign_sharers(setup, self._signer, self._sharers_digest)
         return [
             MaskedChunk(
                 setup.round_id,
                 index,
-                signature,
+                b"" if index else signature,
                 ring.pack(masked[index * step : (index + 1) * step], setup.ring_bits),
             )
             for index in range(setup.n_chunks)
         ]
+
+    def _on_upload_turn(self, message: UploadTurn, now: float) -> Step:
+        del message
+        chunks, self._upload = self._upload, []
+        self._phase = Phase.UPLOADED
+        return self._reply(now, *chunks)
+
+    # --- survivors and unmasking -------------------------------------------------------------
 
     def _on_survivors(self, message: Survivors, now: float) -> Step:
         survivors = message.survivors
@@ -254,29 +348,32 @@ class MaskingClient:
             raise self._fault("the survivor set leaves me out")
         if len(survivors) < self._setup.quorum:  # M-03
             raise self._fault(f"{len(survivors)} survivors, {self._setup.quorum} needed")
+        if not self._graph.is_whole(survivors, self._setup.threshold):  # M-25
+            raise self._fault("the survivors leave a gap in the graph")
         due = sorted(set(self._peers) & set(survivors))
         if [node for node, _ in message.sharers_signatures] != due:  # M-24
             raise self._fault("the sharers' signatures are not those of my surviving neighbours")
         for node, signature in message.sharers_signatures:
             try:
-                masks.verify_sharers(self._setup, node, signature, self._sharers_digest)
+                views.verify_sharers(self._setup, node, signature, self._sharers_digest)
             except AuthenticationError as error:
                 raise self._fault(f"showed another list of sharers to {node}") from error
         self._survivors = survivors
         self._phase = Phase.SIGNED
-        self._view = masks.view_digest(self._sharers_digest, survivors)
-        signature = masks.sign_survivors(self._setup, self._signer, self._view)
+        self._view = views.view_digest(self._sharers_digest, survivors)
+        signature = views.sign_survivors(self._setup, self._signer, self._view)
         return self._reply(now, SurvivorSignature(self._setup.round_id, signature))
 
     def _on_unmask_request(self, message: UnmaskRequest, now: float) -> Step:
+        del now
         signers = [node for node, _ in message.signatures]
         if signers != sorted(set(signers)) or not set(signers) <= set(self._survivors):
             raise self._fault("the co-signers are not distinct survivors")
-        if len(signers) < self._setup.quorum:  # M-11
-            raise self._fault(f"{len(signers)} co-signatures, {self._setup.quorum} needed")
+        if len(signers) < self._setup.cosigners:  # M-11
+            raise self._fault(f"{len(signers)} co-signatures, {self._setup.cosigners} needed")
         for node, signature in message.signatures:
             try:
-                masks.verify_survivors(self._setup, node, signature, self._view)
+                views.verify_survivors(self._setup, node, signature, self._view)
             except AuthenticationError as error:
                 raise self._fault(f"showed a false co-signature ({error})") from error
         survivors = frozenset(self._survivors)
@@ -288,27 +385,45 @@ class MaskingClient:
                 (owner, shares[0]) for owner, shares in held if owner not in survivors
             ),
         )
-        self._phase = Phase.OVER
-        self._held.clear()
-        return Step(send=(Outgoing(self._coordinator, answer),), done=True)
+        self._end()
+        send = (Outgoing(self._coordinator, answer),)
+        return Step(send, (AnswerReady(self._view),), done=True)  # M-28
 
     # --- small parts -------------------------------------------------------------------------
 
     def _reply(self, now: float, *messages: Message, events: tuple[Event, ...] = ()) -> Step:
-        # The coordinator may use up each phase; the first one holds everybody's training.
+        # The coordinator may use up each phase. The first one holds everybody's training, and
+        # uploads take turns.
+        phases = 3
+        if self._phase is Phase.MASKED:
+            phases += -(-len(self._setup.cohort) // UPLOAD_SLOTS)
         longest = self._setup.input_timeout if self._phase is Phase.KEYED else 0.0
-        deadline = now + longest + 3 * self._setup.phase_timeout
+        deadline = now + longest + phases * self._setup.phase_timeout
         send = tuple(Outgoing(self._coordinator, message) for message in messages)
         return Step(send, events, deadline)
 
     def _fault(self, what: str) -> RemoteProtocolError:
         """End the round for this node and blame the coordinator."""
-        self._phase = Phase.OVER
+        self._end()
         return RemoteProtocolError(self._coordinator, what)
 
-    _ACCEPTS: Final[dict[Phase, tuple[type[RoundMessage], Callable[[Any, Any, float], Step]]]] = {
-        Phase.KEYED: (PeerKeys, _on_peer_keys),
-        Phase.SHARED: (PeerShares, _on_peer_shares),
-        Phase.UPLOADED: (Survivors, _on_survivors),
-        Phase.SIGNED: (UnmaskRequest, _on_unmask_request),
+    def _end(self) -> None:
+        """Forget what the round was about."""
+        self._phase = Phase.OVER
+        self._held.clear()
+        self._pairs.clear()
+        self._upload.clear()
+        self._vector = np.empty(0, dtype=np.uint32)
+        self._round_secret = self._self_seed = self._coin_seed = b""
+
+    _ACCEPTS: Final[dict[tuple[Phase, type[RoundMessage]], Callable[[Any, Any, float], Step]]] = {
+        (Phase.KEYED, PeerKeys): _on_peer_keys,
+        (Phase.KEYED, AdvertList): _on_advert_list,
+        (Phase.TOSSED, AdvertList): _on_advert_list,
+        (Phase.TOSSED, PeerKeys): _on_peer_keys,
+        (Phase.AGREEING, PeerEncapsulations): _on_peer_encapsulations,
+        (Phase.SHARED, PeerShares): _on_peer_shares,
+        (Phase.MASKED, UploadTurn): _on_upload_turn,
+        (Phase.UPLOADED, Survivors): _on_survivors,
+        (Phase.SIGNED, UnmaskRequest): _on_unmask_request,
     }

@@ -2,11 +2,12 @@
 
 ::
 
-    NEW ─start→ KEYS → SHARES → INPUT → SIGNATURES → UNMASK → OVER
+    NEW ─start→ KEYS → COINS → AGREEMENT → SHARES → INPUT → SIGNATURES → UNMASK → OVER
+                 └── complete graph ─┘
 
 A phase closes when every node still in the round has answered, or at its deadline with those who
-have. With fewer than the quorum the round ends as `RoundFailed` and nothing is released (M-14).
-Inputs are folded into one running sum and not kept. Source: specs/30-masking.md section 4.
+have. With too few the round ends as `RoundFailed` and nothing is released (M-14). Inputs are
+folded into one running sum and not kept. Source: specs/30-masking.md section 4.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import numpy as np
 
 from secagg import ring
 from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError, ReplayError
-from secagg.masking import masks
-from secagg.masking.graph import graph_seed, neighbours_of
-from secagg.masking.recovery import Recovery
+from secagg.masking import adverts, views
+from secagg.masking.graph import build_graph
+from secagg.masking.masks import Apply, apply_masks
+from secagg.masking.recovery import Recovery, Transcript
+from secagg.masking.uploads import BadUpload, Uploads
 from secagg.steps import (
     Event,
     Outgoing,
@@ -32,15 +35,17 @@ from secagg.steps import (
     Step,
     SumReady,
 )
-from secagg.types import (
-    AbortReason,
-    NodeId,
-    RoundSetup,
-)
+from secagg.types import AbortReason, NodeId, RoundSetup
 from secagg.wire.messages import (
+    MAX_ATTEMPTS,
+    AdvertList,
+    Coin,
+    Encapsulations,
     KeyAdvert,
     MaskedChunk,
     Message,
+    PairCapsule,
+    PeerEncapsulations,
     PeerKeys,
     PeerShares,
     RoundMessage,
@@ -49,6 +54,7 @@ from secagg.wire.messages import (
     SurvivorSignature,
     UnmaskAnswer,
     UnmaskRequest,
+    UploadTurn,
 )
 
 __all__ = ["MaskingCoordinator", "Phase"]
@@ -59,6 +65,8 @@ class Phase(StrEnum):
 
     NEW = "new"
     KEYS = "keys"
+    COINS = "coins"
+    AGREEMENT = "agreement"
     SHARES = "shares"
     INPUT = "input"
     SIGNATURES = "signatures"
@@ -71,24 +79,29 @@ class _Fault(Exception):
 
 
 class MaskingCoordinator:
-    """State machine of the coordinator in one round; see `secagg.roles.CoordinatorRole`."""
+    """State machine of the coordinator in one round; see `secagg.roles.CoordinatorRole`.
 
-    def __init__(self, setup: RoundSetup) -> None:
-        self._setup = setup
+    Args:
+        setup: The offer.
+        apply: Adds masks to a vector; daemons pass one that uses several cores.
+    """
+
+    def __init__(self, setup: RoundSetup, *, apply: Apply = apply_masks) -> None:
+        self._setup, self._apply = setup, apply
         self._phase = Phase.NEW
         self._waiting: set[NodeId] = set()  # still owe this phase's message
         self._gone: set[NodeId] = set()  # dropped for good: no later phase waits for them
         self._answered: set[NodeId] = set()  # gave it
-        self._adverts: dict[NodeId, KeyAdvert] = {}
-        self._neighbours: dict[NodeId, frozenset[NodeId]] = {}
-        self._boxes: dict[NodeId, dict[NodeId, bytes]] = {}  # receiver -> sender -> sealed shares
+        self._seen = Transcript()
+        self._attempt = 0
+        self._tossed: tuple[adverts.Entry, ...] = ()  # adverts that the coins are for
+        self._coins: dict[NodeId, bytes] = {}
         self._graph_seed = b""
-        self._sharers: tuple[NodeId, ...] = ()
+        self._capsules: dict[NodeId, dict[NodeId, PairCapsule]] = {}  # receiver -> sender
+        self._boxes: dict[NodeId, dict[NodeId, bytes]] = {}  # receiver -> sender -> sealed shares
         self._sharers_digest = self._view = b""
         self._sharers_signatures: dict[NodeId, bytes] = {}
-        self._chunks: dict[NodeId, list[bytes]] = {}  # uploads in progress, packed
-        self._total = np.zeros(setup.dim, dtype=np.uint32)
-        self._survivors: tuple[NodeId, ...] = ()
+        self._uploads = Uploads(setup)
         self._signatures: dict[NodeId, bytes] = {}
         self._recovery: Recovery | None = None
 
@@ -116,9 +129,8 @@ class MaskingCoordinator:
             raise RemoteProtocolError(sender, f"not in the round while {self._phase.value}")
         try:
             complete = accepted[1](self, sender, message)
-        except (_Fault, AuthenticationError) as fault:
-            self._waiting.discard(sender)
-            self._chunks.pop(sender, None)
+        except (_Fault, BadUpload, AuthenticationError) as fault:
+            self._forget(sender)
             return self._advance(now, PeerBlamed(sender, str(fault)))
         if complete:
             self._waiting.discard(sender)
@@ -128,15 +140,14 @@ class MaskingCoordinator:
     def drop(self, node: NodeId, now: float) -> Step:
         """Stop waiting for `node`, in this phase and in every later one."""
         self._gone.add(node)
-        self._waiting.discard(node)
-        self._chunks.pop(node, None)
+        self._forget(node)
         return self._advance(now)
 
     def on_timeout(self, now: float) -> Step:
-        """Close the phase with those who answered (M-15)."""
-        late = tuple(sorted(self._waiting))
-        self._waiting.clear()
-        self._chunks.clear()
+        """Close the phase with those who answered, or end the uploads whose time is up (M-15)."""
+        uploading = self._phase is Phase.INPUT
+        late = self._uploads.expire(now) if uploading else tuple(sorted(self._waiting))
+        self._waiting -= set(late)
         missed = (PeersMissed(self._phase.value, late),) if late else ()
         return self._advance(now, *missed)
 
@@ -145,50 +156,51 @@ class MaskingCoordinator:
     def _on_advert(self, sender: NodeId, message: KeyAdvert) -> bool:
         if message.node_id != sender:
             raise _Fault("its advert names another node")
-        masks.verify_advert(self._setup, message)  # M-04
-        self._adverts[sender] = message
+        adverts.verify_advert(self._setup, message)  # M-04
+        self._seen.adverts[sender] = message
+        return True
+
+    def _on_coin(self, sender: NodeId, message: Coin) -> bool:
+        commitment = self._seen.adverts[sender].coin_commitment
+        if message.attempt != self._attempt:
+            raise _Fault(f"a coin of toss {message.attempt} in toss {self._attempt}")
+        if not adverts.coin_fits(message.coin, commitment, self._attempt):  # M-06
+            raise _Fault("its coin is not the one it committed to")
+        self._coins[sender] = message.coin
+        return True
+
+    def _on_encapsulations(self, sender: NodeId, message: Encapsulations) -> bool:
+        receivers = [receiver for receiver, _, _ in message.capsules]
+        if receivers != sorted(self._seen.graph.successors(sender)):  # M-26
+            raise _Fault("its capsules are not for exactly its successors")
+        for receiver, capsule, confirmation in message.capsules:
+            relayed = (sender, capsule, confirmation)
+            self._capsules.setdefault(receiver, {})[sender] = relayed
+            self._seen.confirmations[sender, receiver] = confirmation
         return True
 
     def _on_shares(self, sender: NodeId, message: SealedShares) -> bool:
         receivers = [receiver for receiver, _ in message.boxes]
-        if receivers != sorted(self._neighbours[sender]):
+        due = sorted(self._seen.graph.neighbours(sender) & self._seen.agreed)
+        if receivers != due:
             raise _Fault("its shares are not for exactly its neighbours")
         for receiver, box in message.boxes:
             self._boxes.setdefault(receiver, {})[sender] = box
+        self._seen.backups[sender] = message.backup
         return True
 
     def _on_chunk(self, sender: NodeId, message: MaskedChunk) -> bool:
-        setup, chunks = self._setup, self._chunks.setdefault(sender, [])
-        if message.index < len(chunks):
-            raise ReplayError(sender, f"chunk {message.index} a second time")
-        if message.index > len(chunks):
-            raise _Fault(f"chunk {message.index} where {len(chunks)} was due")
-        if len(message.data) != ring.packed_size(self._chunk_dim(message.index), setup.ring_bits):
-            raise _Fault(f"chunk {message.index} has {len(message.data)} bytes")
-        if message.index == 0:
-            signature = message.sharers_signature
-            masks.verify_sharers(setup, sender, signature, self._sharers_digest)  # M-24
+        due = self._uploads.check_turn(sender, message)
+        signature = message.sharers_signature
+        if due == 0:
+            views.verify_sharers(self._setup, sender, signature, self._sharers_digest)  # M-24
             self._sharers_signatures[sender] = signature
-        elif message.sharers_signature != self._sharers_signatures[sender]:
-            raise _Fault("its chunks carry different signatures")
-        chunks.append(message.data)
-        if len(chunks) < setup.n_chunks:
-            return False
-        parts = [
-            ring.unpack(data, self._chunk_dim(index), setup.ring_bits)
-            for index, data in enumerate(self._chunks.pop(sender))
-        ]
-        whole = [part for part in parts if part is not None]
-        if len(whole) < len(parts):  # all or nothing of a node enters the sum
-            raise _Fault("its upload has padding bits set")
-        start = 0
-        for part in whole:
-            self._total[start : start + len(part)] += part
-            start += len(part)
-        return True
+        elif signature:
+            raise _Fault("a chunk after the first carries a signature")
+        return self._uploads.take(sender, message)
 
     def _on_signature(self, sender: NodeId, message: SurvivorSignature) -> bool:
-        masks.verify_survivors(self._setup, sender, message.signature, self._view)  # M-11
+        views.verify_survivors(self._setup, sender, message.signature, self._view)  # M-11
         self._signatures[sender] = message.signature
         return True
 
@@ -203,79 +215,131 @@ class MaskingCoordinator:
     # --- phases --------------------------------------------------------------------------------
 
     def _advance(self, now: float, *events: Event) -> Step:
-        """Close the phase if nobody is waited for any more."""
+        """Let the next nodes upload, and close the phase if nobody is waited for any more."""
+        send = self._turns(now) if self._phase is Phase.INPUT else ()
         if self._waiting or self._phase in (Phase.NEW, Phase.OVER):
-            return Step(events=events, deadline=self._deadline, done=self._phase is Phase.OVER)
+            return Step(send, events, self._deadline, done=self._phase is Phase.OVER)
         reason, close = self._CLOSES[self._phase]
-        if len(self._answered) < self._setup.quorum:  # M-14
+        if len(self._answered) < self._needed:  # M-14
             return self._fail(reason, *events)
-        step = close(self, now)
-        closed = Step(step.send, (*events, *step.events), step.deadline, step.done)
-        if self._waiting or step.done:
-            return closed
+        closed = close(self, now)
+        events = (*events, *closed.events)
+        if self._waiting or closed.done:
+            return Step(closed.send, events, closed.deadline, closed.done)
         after = self._advance(now)  # all that the new phase would wait for are gone
-        events = (*closed.events, *after.events)
-        return Step(closed.send + after.send, events, after.deadline, after.done)
+        return Step(closed.send + after.send, (*events, *after.events), after.deadline, after.done)
+
+    @property
+    def _needed(self) -> int:
+        late = self._phase in (Phase.SIGNATURES, Phase.UNMASK)
+        return self._setup.cosigners if late else self._setup.quorum
 
     def _close_keys(self, now: float) -> Step:
-        nodes = sorted(self._adverts)
-        digests = tuple((node, masks.advert_digest(self._adverts[node])) for node in nodes)
-        self._graph_seed = seed = graph_seed(self._setup.offer_hash, digests)
-        degree = self._setup.neighbours
-        self._neighbours = {
-            node: neighbours_of(node, nodes, degree=degree, seed=seed) for node in nodes
-        }
+        nodes = sorted(self._seen.adverts)
+        if not build_graph(nodes, degree=self._setup.neighbours, seed=b"").half:
+            return self._send_peer_keys(now, nodes, ())
+        return self._toss(nodes, now)
+
+    def _toss(self, nodes: list[NodeId], now: float) -> Step:
+        """Ask for coins: the graph follows from randomness that nobody chooses alone (M-06)."""
+        self._attempt += 1
+        self._tossed = tuple(
+            (node, adverts.advert_digest(advert), advert.coin_commitment)
+            for node in nodes
+            for advert in (self._seen.adverts[node],)
+        )
+        self._coins.clear()
+        message = AdvertList(self._setup.round_id, self._attempt, self._tossed)
+        send = [Outgoing(node, message) for node in nodes]
+        return self._enter_next(Phase.COINS, nodes, now, send)
+
+    def _close_coins(self, now: float) -> Step:
+        nodes = [node for node, _, _ in self._tossed]
+        if set(self._coins) == set(nodes):
+            coins = tuple(self._coins[node] for node in nodes)
+            return self._send_peer_keys(now, nodes, coins)
+        if self._attempt == MAX_ATTEMPTS:
+            return self._fail(AbortReason.COINS_MISSING)
+        # Leaving out who withheld a coin would let it choose between two graphs. All toss again.
+        for node in set(nodes) - set(self._coins):
+            del self._seen.adverts[node]
+        return self._toss(sorted(self._coins), now)
+
+    def _send_peer_keys(self, now: float, nodes: list[NodeId], coins: tuple[bytes, ...]) -> Step:
+        setup, seen = self._setup, self._seen
+        digests = tuple((node, adverts.advert_digest(seen.adverts[node])) for node in nodes)
+        self._graph_seed = adverts.graph_seed(setup.offer_hash, digests, coins)
+        seen.graph = build_graph(nodes, degree=setup.neighbours, seed=self._graph_seed)
         send = []
         for node in nodes:
-            adverts = tuple(self._adverts[peer] for peer in sorted(self._neighbours[node]))
-            send.append(Outgoing(node, PeerKeys(self._setup.round_id, digests, adverts)))
-        return self._enter_next(Phase.SHARES, nodes, now, send)
+            peers = tuple(seen.adverts[peer] for peer in sorted(seen.graph.neighbours(node)))
+            send.append(Outgoing(node, PeerKeys(setup.round_id, digests, coins, peers)))
+        return self._enter_next(Phase.AGREEMENT, nodes, now, send)
+
+    def _close_agreement(self, now: float) -> Step:
+        agreed = tuple(sorted(self._answered))
+        self._seen.agreed = frozenset(agreed)
+        send = []
+        for node in agreed:
+            capsules = tuple(sorted(self._capsules.get(node, {}).values()))
+            message = PeerEncapsulations(self._setup.round_id, agreed, capsules)
+            send.append(Outgoing(node, message))
+        self._capsules.clear()
+        return self._enter_next(Phase.SHARES, agreed, now, send)
 
     def _close_shares(self, now: float) -> Step:
-        self._sharers = tuple(sorted(self._answered))
-        self._sharers_digest = masks.sharers_digest(self._graph_seed, self._sharers)
-        send = []
-        for node in self._sharers:
-            boxes = tuple(sorted(self._boxes.get(node, {}).items()))
-            send.append(Outgoing(node, PeerShares(self._setup.round_id, self._sharers, boxes)))
+        sharers = self._seen.sharers = tuple(sorted(self._answered))
+        self._sharers_digest = views.sharers_digest(self._graph_seed, sharers)
+        among, send = self._answered, []
+        for node in sharers:
+            received = sorted(self._boxes.get(node, {}).items())
+            boxes = tuple((sender, box) for sender, box in received if sender in among)
+            send.append(Outgoing(node, PeerShares(self._setup.round_id, sharers, boxes)))
         self._boxes.clear()
-        return self._enter_next(Phase.INPUT, self._sharers, now, send)
+        entered = self._enter(Phase.INPUT, sharers, None)
+        self._uploads.expect(node for node in sharers if node in self._waiting)
+        return Step((*send, *self._turns(now)), entered.events, self._deadline)
+
+    def _turns(self, now: float) -> tuple[Outgoing, ...]:
+        granted = self._uploads.grant(now)
+        self._deadline = self._uploads.deadline
+        return tuple(Outgoing(node, UploadTurn(self._setup.round_id)) for node in granted)
 
     def _close_input(self, now: float) -> Step:
-        self._survivors = tuple(sorted(self._answered))
-        self._view = masks.view_digest(self._sharers_digest, self._survivors)
-        survivors, send = set(self._survivors), []
-        for node in self._survivors:
-            owners = sorted(self._neighbours[node] & survivors)
+        seen = self._seen
+        seen.survivors = tuple(sorted(self._answered))
+        if not seen.graph.is_whole(seen.survivors, self._setup.threshold):  # M-25
+            return self._fail(AbortReason.GRAPH_TOO_THIN)
+        self._view = views.view_digest(self._sharers_digest, seen.survivors)
+        survivors, send = set(seen.survivors), []
+        for node in seen.survivors:
+            owners = sorted(seen.graph.neighbours(node) & survivors)
             signatures = tuple((owner, self._sharers_signatures[owner]) for owner in owners)
-            message = Survivors(self._setup.round_id, self._survivors, signatures)
+            message = Survivors(self._setup.round_id, seen.survivors, signatures)
             send.append(Outgoing(node, message))
-        return self._enter_next(Phase.SIGNATURES, self._survivors, now, send)
+        return self._enter_next(Phase.SIGNATURES, seen.survivors, now, send)
 
     def _close_signatures(self, now: float) -> Step:
-        self._recovery = Recovery(
-            self._setup,
-            self._adverts,
-            self._neighbours,
-            frozenset(self._sharers),
-            frozenset(self._survivors),
-        )
-        signatures = tuple(sorted(self._signatures.items()))
-        message = UnmaskRequest(self._setup.round_id, signatures)
+        self._recovery = Recovery(self._setup, self._seen, self._apply)
+        enough = sorted(self._signatures.items())[: self._setup.cosigners]
+        message = UnmaskRequest(self._setup.round_id, tuple(enough))
         signers = sorted(self._signatures)
         return self._enter_next(
             Phase.UNMASK, signers, now, [Outgoing(node, message) for node in signers]
         )
 
     def _close_unmask(self, now: float) -> Step:
+        del now
         if self._recovery is None:
             raise LocalProtocolError("no recovery in the unmask phase")
-        events = self._recovery.unmask(self._total)
-        if events is None:
-            return self._fail(AbortReason.BAD_SHARES)
+        total = self._uploads.total
+        recovered = self._recovery.unmask(total)
+        blamed = self._recovery.blamed
+        if not recovered:
+            return self._fail(AbortReason.BAD_SHARES, *blamed)
         self._phase = Phase.OVER
-        total = ring.reduce(self._total, self._setup.ring_bits)
-        return Step(events=(*events, SumReady(total, self._survivors)), done=True)
+        ring.reduce(total, self._setup.ring_bits)
+        return Step(events=(*blamed, SumReady(total, self._seen.survivors)), done=True)
 
     # --- small parts ---------------------------------------------------------------------------
 
@@ -290,26 +354,27 @@ class MaskingCoordinator:
         return Step(tuple(send), step.events, step.deadline)
 
     def _enter(
-        self, phase: Phase, nodes: tuple[NodeId, ...] | list[NodeId], deadline: float
+        self, phase: Phase, nodes: tuple[NodeId, ...] | list[NodeId], deadline: float | None
     ) -> Step:
         self._phase, self._deadline = phase, deadline
         self._waiting, self._answered = set(nodes) - self._gone, set()
         return Step(events=(PhaseEntered(phase.value, tuple(nodes)),), deadline=deadline)
 
     def _fail(self, reason: AbortReason, *events: Event) -> Step:
-        alive = len(self._answered)
+        failed = RoundFailed(reason, len(self._answered), self._needed)
         self._phase = Phase.OVER
-        self._total = np.zeros(0, dtype=np.uint32)
-        failed = RoundFailed(reason, alive, self._setup.quorum)
+        self._uploads.total = np.zeros(0, dtype=np.uint32)
         return Step(events=(*events, failed), done=True)
 
-    def _chunk_dim(self, index: int) -> int:
-        step = self._setup.chunk_values
-        return max(0, min(step, self._setup.dim - index * step))
+    def _forget(self, node: NodeId) -> None:
+        self._waiting.discard(node)
+        self._uploads.forget(node)
 
     _deadline: float | None = None
     _ACCEPTS: Final[dict[Phase, tuple[type[RoundMessage], Callable[[Any, NodeId, Any], bool]]]] = {
         Phase.KEYS: (KeyAdvert, _on_advert),
+        Phase.COINS: (Coin, _on_coin),
+        Phase.AGREEMENT: (Encapsulations, _on_encapsulations),
         Phase.SHARES: (SealedShares, _on_shares),
         Phase.INPUT: (MaskedChunk, _on_chunk),
         Phase.SIGNATURES: (SurvivorSignature, _on_signature),
@@ -317,6 +382,8 @@ class MaskingCoordinator:
     }
     _CLOSES: Final[dict[Phase, tuple[AbortReason, Callable[[Any, float], Step]]]] = {
         Phase.KEYS: (AbortReason.TOO_FEW_KEYS, _close_keys),
+        Phase.COINS: (AbortReason.TOO_FEW_KEYS, _close_coins),
+        Phase.AGREEMENT: (AbortReason.TOO_FEW_AGREEMENTS, _close_agreement),
         Phase.SHARES: (AbortReason.TOO_FEW_SHARES, _close_shares),
         Phase.INPUT: (AbortReason.TOO_FEW_INPUTS, _close_input),
         Phase.SIGNATURES: (AbortReason.TOO_FEW_SIGNATURES, _close_signatures),

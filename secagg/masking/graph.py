@@ -1,49 +1,106 @@
-"""Who masks with whom: the neighbour graph, from randomness that no single party picks.
+"""Who masks with whom: a random circle in which each node is joined to its nearest on both sides.
 
-The seed is a hash over the offer and every node's signed key advert, so the coordinator fixes it
-only together with keys it does not choose. The graph is a random Harary graph: nodes in a random
-circle, each joined to the k/2 nearest on either side; with k = n - 1 it is the complete graph.
+The circle follows from randomness that all nodes committed to before any of it was known, so no
+single party picks it. Each node is joined to the k/2 nearest on either side; with k = n - 1 the
+graph is complete. A sparse graph hides what it should only while enough neighbours survive, which
+every node checks for the whole circle before it reveals anything.
 
-Source: specs/30-masking.md section 3; Bell et al. 2020, section 4.
+Source: specs/30-masking.md section 3; Bell et al. 2020, section 4 (random Harary graphs).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from secagg.errors import LocalProtocolError
 from secagg.primitives.kdf import digest
 from secagg.tags import GRAPH
 from secagg.types import NodeId
 
-__all__ = ["graph_seed", "neighbours_of"]
+__all__ = ["Graph", "build_graph", "window_quota"]
 
 
-def graph_seed(offer_hash: bytes, advert_digests: Sequence[tuple[NodeId, bytes]]) -> bytes:
-    """Return the 32-byte seed over the offer and all adverts, in order of node id (M-06)."""
-    parts = [part for node, advert in advert_digests for part in (node.encode(), advert)]
-    return digest(GRAPH, offer_hash, *parts)
+def window_quota(threshold: int) -> int:
+    """Return w: survivors that every window of k/2 places must hold, for Shamir threshold t (M-25).
+
+    With fewer than w colluders in every window each window keeps an honest survivor, and the two
+    windows of a node's share holders hold at most 2(w - 1) < t colluders.
+    """
+    return threshold // 2 + 1
 
 
-def neighbours_of(
-    node: NodeId, nodes: Sequence[NodeId], *, degree: int, seed: bytes
-) -> frozenset[NodeId]:
-    """Return the nodes that `node` masks with and shares its secrets among.
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The neighbour graph of one round, from `build_graph`."""
+
+    circle: tuple[NodeId, ...]
+    """All nodes in their random order."""
+    half: int
+    """k/2: how many nodes on either side are neighbours; 0 if the graph is complete."""
+    place: dict[NodeId, int]
+    """Node to its index in `circle`."""
+
+    def successors(self, node: NodeId) -> frozenset[NodeId]:
+        """Return the neighbours to whom `node` sends a key, about half of them (M-26)."""
+        return frozenset(self._at(node, self._ahead(node)))
+
+    def predecessors(self, node: NodeId) -> frozenset[NodeId]:
+        """Return the neighbours that send `node` a key: all that are no successors."""
+        return self.neighbours(node) - self.successors(node)
+
+    def neighbours(self, node: NodeId) -> frozenset[NodeId]:
+        """Return the nodes that `node` masks with and shares its secrets among."""
+        if not self.half:
+            self._of(node)
+            return frozenset(self.circle) - {node}
+        steps = (*range(-self.half, 0), *range(1, self.half + 1))
+        return frozenset(self._at(node, steps))
+
+    def is_whole(self, survivors: Collection[NodeId], threshold: int) -> bool:
+        """Tell whether `survivors` leave every window of k/2 consecutive places its quota (M-25).
+
+        Then the honest among them are connected, and the sum over all of them is all that the
+        masks give away. The complete graph always is whole.
+        """
+        if not self.half:
+            return True
+        alive = set(survivors)
+        present = np.array([node in alive for node in self.circle], dtype=np.int64)
+        ring = np.concatenate([[0], np.cumsum(np.concatenate([present, present[: self.half]]))])
+        windows = ring[self.half : self.half + len(present)] - ring[: len(present)]
+        return bool(windows.min() >= window_quota(threshold))
+
+    def _ahead(self, node: NodeId) -> range:
+        if self.half:
+            return range(1, self.half + 1)
+        n = len(self.circle)
+        opposite = n % 2 == 0 and self._of(node) < n // 2  # of two opposite nodes the first sends
+        return range(1, (n - 1) // 2 + 1 + int(opposite))
+
+    def _at(self, node: NodeId, steps: Sequence[int]) -> Iterator[NodeId]:
+        start, n = self._of(node), len(self.circle)
+        return (self.circle[(start + step) % n] for step in steps)
+
+    def _of(self, node: NodeId) -> int:
+        place = self.place.get(node)
+        if place is None:
+            raise LocalProtocolError(f"{node} is not in the graph")
+        return place
+
+
+def build_graph(nodes: Sequence[NodeId], *, degree: int, seed: bytes) -> Graph:
+    """Return the graph over `nodes`.
 
     Args:
-        node: One of `nodes`.
-        nodes: All nodes that advertised keys.
+        nodes: All nodes that advertised keys, distinct.
         degree: Wanted k. From n - 1 up the graph is complete; below, an odd k is rounded up.
-        seed: From `graph_seed`.
-
-    Raises:
-        LocalProtocolError: `node` is not one of `nodes`.
+        seed: 32 bytes that nobody could choose (M-06).
     """
-    if node not in nodes:
-        raise LocalProtocolError(f"{node} is not in the graph")
-    n, half = len(nodes), -(-degree // 2)
-    if 2 * half >= n - 1:
-        return frozenset(nodes) - {node}
-    circle = sorted(nodes, key=lambda other: digest(GRAPH, seed, other.encode()))
-    place = circle.index(node)
-    return frozenset(circle[(place + step) % n] for step in range(-half, half + 1) if step)
+    circle = tuple(sorted(nodes, key=lambda node: digest(GRAPH, seed, node.encode())))
+    half = -(-degree // 2)
+    if 2 * half >= len(circle) - 1:
+        half = 0
+    return Graph(circle, half, {node: index for index, node in enumerate(circle)})

@@ -15,9 +15,14 @@ from msgspec import Meta
 from secagg.types import MAX_COHORT
 
 __all__ = [
+    "MAX_ATTEMPTS",
     "MAX_CHUNK",
     "MESSAGE_TYPES",
     "MODEL_CHUNK",
+    "UPLOAD_SLOTS",
+    "AdvertList",
+    "Coin",
+    "Encapsulations",
     "Farewell",
     "Heartbeat",
     "Hello",
@@ -25,6 +30,7 @@ __all__ = [
     "MaskedChunk",
     "Message",
     "ModelChunk",
+    "PeerEncapsulations",
     "PeerKeys",
     "PeerShares",
     "PlainChunk",
@@ -40,6 +46,7 @@ __all__ = [
     "Survivors",
     "UnmaskAnswer",
     "UnmaskRequest",
+    "UploadTurn",
     "Welcome",
 ]
 
@@ -47,11 +54,17 @@ MAX_CHUNK = 1 << 19
 """Bytes of vector data in one message: a slow link still sends it within seconds."""
 MODEL_CHUNK = 1 << 18
 """Bytes of every `ModelChunk` but the last."""
+MAX_ATTEMPTS = 4
+"""Times that nodes toss coins for a graph until all of them arrive (M-06)."""
+UPLOAD_SLOTS = 8
+"""Uploads that a coordinator takes at a time: what it must hold besides the sum (M-22)."""
 _MAX_ROSTER = 1 << 22  # 10 000 members of some 400 bytes
 
 Id = Annotated[str, Meta(max_length=63)]
 Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
+KemKey = Annotated[bytes, Meta(min_length=1184, max_length=1184)]  # FIPS 203, ML-KEM-768
+Capsule = Annotated[bytes, Meta(min_length=1088, max_length=1088)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Share = Annotated[bytes, Meta(min_length=33, max_length=33)]
 RunId = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -130,6 +143,7 @@ class RoundOffer(_Base, frozen=True, tag=0x06):
     threshold: Count
     quorum: Count
     neighbours: Count
+    colluders: Index
     value_bits: Annotated[int, Meta(ge=8, le=24)]
     ring_bits: Annotated[int, Meta(ge=8, le=32)]
     chunk_values: Annotated[int, Meta(ge=8, le=2**20)]
@@ -188,36 +202,81 @@ class Probe(_Base, frozen=True, tag=0x0B):
 
 
 class KeyAdvert(_Base, frozen=True, tag=0x10):
-    """Node to coordinator and on to neighbours: this round's public keys (M-04)."""
+    """Node to coordinator and on to neighbours: this round's public keys and commitments (M-04)."""
 
     round_id: Counter
     node_id: Id
     suite: Annotated[int, Meta(ge=1, le=255)]
-    mask_key: Key
-    share_key: Key
+    agreement_key: Key
+    kem_key: KemKey
+    round_commitment: Hash
     self_commitment: Hash
+    coin_commitment: Hash
     signature: Signature
 
 
-class PeerKeys(_Base, frozen=True, tag=0x11):
-    """Coordinator to node: the digest of every advert, and the neighbours' adverts in full."""
+class AdvertList(_Base, frozen=True, tag=0x11):
+    """Coordinator to node: every advert's digest and coin commitment; toss your coin (M-06)."""
+
+    round_id: Counter
+    attempt: Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS)]
+    entries: Annotated[tuple[tuple[Id, Hash, Hash], ...], Meta(max_length=MAX_COHORT)]
+
+
+class Coin(_Base, frozen=True, tag=0x12):
+    """Node to coordinator: its part of the graph's randomness, which it had committed to."""
+
+    round_id: Counter
+    attempt: Annotated[int, Meta(ge=1, le=MAX_ATTEMPTS)]
+    coin: Hash
+
+
+class PeerKeys(_Base, frozen=True, tag=0x13):
+    """Coordinator to node: all advert digests, all coins, and the neighbours' adverts in full.
+
+    `coins` are in order of `digests`, and empty if the graph is complete.
+    """
 
     round_id: Counter
     digests: Annotated[tuple[tuple[Id, Hash], ...], Meta(max_length=MAX_COHORT)]
+    coins: Annotated[tuple[Hash, ...], Meta(max_length=MAX_COHORT)]
     adverts: Annotated[tuple[KeyAdvert, ...], Meta(max_length=MAX_COHORT)]
+
+
+PairCapsule: TypeAlias = tuple[Id, Capsule, Hash]
+"""(the other node, ML-KEM ciphertext, confirmation of the pair's mask seed)."""
+
+
+class Encapsulations(_Base, frozen=True, tag=0x14):
+    """Node to coordinator: an encapsulated key for each of its successors in the graph (M-26)."""
+
+    round_id: Counter
+    capsules: Annotated[tuple[PairCapsule, ...], Meta(max_length=MAX_COHORT)]
+
+
+class PeerEncapsulations(_Base, frozen=True, tag=0x15):
+    """Coordinator to node: who still takes part, and what its predecessors encapsulated for it."""
+
+    round_id: Counter
+    agreed: Ids
+    capsules: Annotated[tuple[PairCapsule, ...], Meta(max_length=MAX_COHORT)]
 
 
 Box: TypeAlias = tuple[Id, Annotated[bytes, Meta(max_length=256)]]
 
 
-class SealedShares(_Base, frozen=True, tag=0x12):
-    """Node to coordinator: for each neighbour its sealed shares."""
+class SealedShares(_Base, frozen=True, tag=0x16):
+    """Node to coordinator: for each neighbour its sealed shares, and the backup of the pair seeds.
+
+    The backup is sealed under the round secret, so that it opens only if its owner drops out.
+    """
 
     round_id: Counter
     boxes: Annotated[tuple[Box, ...], Meta(max_length=MAX_COHORT)]
+    backup: Annotated[bytes, Meta(max_length=32 * MAX_COHORT + 16)]
 
 
-class PeerShares(_Base, frozen=True, tag=0x13):
+class PeerShares(_Base, frozen=True, tag=0x17):
     """Coordinator to node: everybody who shared secrets, and what each neighbour sealed for it."""
 
     round_id: Counter
@@ -225,16 +284,25 @@ class PeerShares(_Base, frozen=True, tag=0x13):
     boxes: Annotated[tuple[Box, ...], Meta(max_length=MAX_COHORT)]
 
 
-class MaskedChunk(_Base, frozen=True, tag=0x14):
-    """Node to coordinator: a piece of the masked, bit-packed vector, and whom it masked with."""
+class UploadTurn(_Base, frozen=True, tag=0x18):
+    """Coordinator to node: send your masked input now (M-22)."""
+
+    round_id: Counter
+
+
+class MaskedChunk(_Base, frozen=True, tag=0x19):
+    """Node to coordinator: a piece of the masked, bit-packed vector.
+
+    The first carries the signature of whom it was masked with, the others an empty one.
+    """
 
     round_id: Counter
     index: Index
-    sharers_signature: Signature
+    sharers_signature: Annotated[bytes, Meta(max_length=64)]
     data: Chunk
 
 
-class Survivors(_Base, frozen=True, tag=0x15):
+class Survivors(_Base, frozen=True, tag=0x1A):
     """Coordinator to node: whose inputs the sum holds; to be co-signed.
 
     `sharers_signatures` are those of the receiver's neighbours among the survivors: proof that
@@ -246,14 +314,14 @@ class Survivors(_Base, frozen=True, tag=0x15):
     sharers_signatures: Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=MAX_COHORT)]
 
 
-class SurvivorSignature(_Base, frozen=True, tag=0x16):
+class SurvivorSignature(_Base, frozen=True, tag=0x1B):
     """Node to coordinator: its signature under the survivor set."""
 
     round_id: Counter
     signature: Signature
 
 
-class UnmaskRequest(_Base, frozen=True, tag=0x17):
+class UnmaskRequest(_Base, frozen=True, tag=0x1C):
     """Coordinator to node: the co-signatures, and with them the request to unmask."""
 
     round_id: Counter
@@ -263,8 +331,8 @@ class UnmaskRequest(_Base, frozen=True, tag=0x17):
 OwnedShare: TypeAlias = tuple[Id, Share]
 
 
-class UnmaskAnswer(_Base, frozen=True, tag=0x18):
-    """Node to coordinator: for each peer one share, of its self-mask seed or of its key secret."""
+class UnmaskAnswer(_Base, frozen=True, tag=0x1D):
+    """Node to coordinator: for each peer one share, of its self-mask seed or round secret."""
 
     round_id: Counter
     self_shares: Annotated[tuple[OwnedShare, ...], Meta(max_length=MAX_COHORT)]
@@ -281,9 +349,14 @@ class PlainChunk(_Base, frozen=True, tag=0x20):
 
 RoundMessage: TypeAlias = (
     KeyAdvert
+    | AdvertList
+    | Coin
     | PeerKeys
+    | Encapsulations
+    | PeerEncapsulations
     | SealedShares
     | PeerShares
+    | UploadTurn
     | MaskedChunk
     | Survivors
     | SurvivorSignature

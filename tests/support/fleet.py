@@ -69,6 +69,7 @@ def make_setup(
         "threshold": default_quorum(n),
         "quorum": default_quorum(n),
         "neighbours": n - 1,
+        "colluders": -(-n // 3) - 1,
         "chunk_values": 32,
     }
     return RoundSetup(**{**values, **changes})  # type: ignore[arg-type]
