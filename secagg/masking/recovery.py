@@ -5,7 +5,7 @@ gave no input the round secret, never both for one node. Each reconstructed secr
 against what its owner signed in its key advert, and each pair seed against what the pair's
 initiator published, so a wrong share or backup is noticed.
 
-Source: specs/30-masking.md section 4.5.
+Source: specs/30-masking.md section 4.6.
 """
 
 from __future__ import annotations
