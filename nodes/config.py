@@ -20,6 +20,7 @@ from fl_core.errors import ModelError
 from fl_core.server_opt import ServerOptConfig
 from nodes.session.offer import NodePolicy, RunPlan
 from secagg.errors import ConfigError
+from secagg.masking.parameters import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.schemes import scheme_named
 
 __all__ = [
@@ -81,8 +82,10 @@ class RunSection(Settings, frozen=True):
     """Seed of the initial model and of local training; no secret depends on it."""
     value_bits: int = 16
     """Bits of one node's integers."""
-    neighbours: int = 10_000
-    """Masking neighbours of a node; from the number of nodes up, everybody masks with everybody."""
+    dropout: float = DEFAULT_DROPOUT
+    """Fraction of the nodes that may drop out of a round, which still ends with a sum."""
+    collusion: float = DEFAULT_COLLUSION
+    """Fraction of the nodes that may side with a malicious coordinator and learn nothing."""
     update_bound: float = 4.0
     """L2 bound of a node's weighted update; longer ones are scaled down and counted."""
     join_timeout: float = 20.0
@@ -155,7 +158,8 @@ class CoordinatorConfig(Settings, frozen=True):
             training=training_bytes(model, self.train_config(), run.seed, run.rounds),
             scheme=run.scheme,
             value_bits=run.value_bits,
-            neighbours=run.neighbours,
+            dropout=run.dropout,
+            collusion=run.collusion,
             update_bound=run.update_bound,
             # |centroid|^2 <= embedding_dim since embeddings are standardised (specs/90 L-06)
             centroid_bound=float(model.embedding_dim) ** 0.5,
@@ -203,8 +207,8 @@ class PolicySection(Settings, frozen=True):
     """Fewest nodes a round may have been offered to."""
     schemes: tuple[str, ...] = ("masking",)
     """Schemes this node takes part in."""
-    min_neighbours: int = 10_000
-    """Fewest masking neighbours; from the cohort's size up, everybody must mask with everybody."""
+    collusion: float = DEFAULT_COLLUSION
+    """Fraction of a round's nodes that may collude with the coordinator: what it must withstand."""
 
 
 class DetectionSection(Settings, frozen=True):
@@ -238,9 +242,14 @@ class NodeConfig(Settings, frozen=True):
                 hint="a sum over fewer than 3 nodes hides nobody; use 3 or more",
             )
         policy = self.policy
+        if not 0 <= policy.collusion < 0.5:
+            raise ConfigError(
+                f"policy.collusion is {policy.collusion:g}",
+                hint="use at least 0 and less than 0.5; the default is 0.33, just below a third",
+            )
         for scheme in policy.schemes:
             scheme_named(scheme)
-        return NodePolicy(policy.min_cohort, policy.schemes, policy.min_neighbours)
+        return NodePolicy(policy.min_cohort, policy.schemes, policy.collusion)
 
 
 class _blaming:  # noqa: N801 - reads as a statement

@@ -17,6 +17,7 @@ from nodes.coordinator_daemon import fresh_run, server_step
 from nodes.learner import parse_training, use_one_thread
 from nodes.session.events import TrainRequested
 from nodes.simulator import Network, Simulation, Trainer
+from secagg.masking.parameters import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.types import NodeId
 
 __all__ = ["build_simulation", "random_updates", "sharded_training"]
@@ -31,7 +32,8 @@ def build_simulation(
     *,
     dropout: float,
     scheme: str = "masking",
-    neighbours: int | None = None,
+    tolerance: float = DEFAULT_DROPOUT,
+    collusion: float = DEFAULT_COLLUSION,
     source: str | None = "builtin",
     steps: int = 10,
     seed: int = 0,
@@ -43,7 +45,8 @@ def build_simulation(
         rounds: Rounds with a result.
         dropout: Crash probability of a node in a round.
         scheme: Name of the scheme.
-        neighbours: Degree of the masking graph; None is complete.
+        tolerance: Fraction of a cohort that a round is built to lose and still end with a sum.
+        collusion: Fraction of a cohort that may collude; with `tolerance` it decides the graph.
         source: Data that is dealt out in shards; None trains nothing and sends random updates.
         steps: Training steps a node and round.
         seed: Of delays, crashes, data and model.
@@ -63,7 +66,8 @@ def build_simulation(
             allow_insecure=scheme == "insecure-plain",
             seed=seed,
             give_up=600.0,
-            neighbours=neighbours or 10_000,
+            dropout=tolerance,
+            collusion=collusion,
         ),
         model={"input_dim": width},
         train={"steps": steps},

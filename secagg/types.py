@@ -71,11 +71,10 @@ class RefusalReason(StrEnum):
     """Why a node refuses an offer. The codes are stable."""
 
     COHORT_TOO_SMALL = "cohort_too_small"
-    QUORUM_TOO_LOW = "quorum_too_low"
     SCHEME_FORBIDDEN = "scheme_forbidden"
     NOT_IN_COHORT = "not_in_cohort"
     UNKNOWN_MEMBER = "unknown_member"
-    GRAPH_TOO_SPARSE = "graph_too_sparse"
+    THRESHOLDS_UNSAFE = "thresholds_unsafe"
     MODEL_UNSUITABLE = "model_unsuitable"
     PARAMETERS_UNSAFE = "parameters_unsafe"
 
@@ -127,7 +126,7 @@ class RoundSetup:
     """Seconds a phase of the protocol may take."""
     input_timeout: float = 600.0
     """Seconds until the first message, local training included."""
-    chunk_values: int = 32_768
+    chunk_values: int = 65_536
     """Coordinates a chunk of an upload carries; a multiple of 8, so that chunks are whole bytes."""
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from nodes.progress import human_bytes
 from secagg.errors import RunIncompleteError
+from secagg.masking.parameters import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.schemes import SCHEMES
 
 __all__ = ["command"]
@@ -33,7 +34,20 @@ __all__ = ["command"]
 @click.option(
     "--scheme", default="masking", show_default=True, type=click.Choice(list(SCHEMES)), help="Sum."
 )
-@click.option("--neighbours", type=click.IntRange(2), help="Masking neighbours; all by default.")
+@click.option(
+    "--tolerance",
+    default=DEFAULT_DROPOUT,
+    show_default="a third",
+    type=click.FloatRange(0, 0.5, max_open=True),
+    help="Fraction of the nodes that a round may lose and still end with a sum.",
+)
+@click.option(
+    "--collusion",
+    default=DEFAULT_COLLUSION,
+    show_default=True,
+    type=click.FloatRange(0, 0.5, max_open=True),
+    help="Fraction of the nodes that may collude; with few, large fleets get a sparse graph.",
+)
 @click.option("--data", default="builtin", show_default=True, help="`builtin`, or a path.")
 @click.option("--steps", default=10, show_default=True, help="Training steps a node and round.")
 @click.option("--train/--no-train", default=True, help="Real training, or random updates.")
@@ -45,7 +59,8 @@ def command(
     rounds: int,
     dropout: float,
     scheme: str,
-    neighbours: int | None,
+    tolerance: float,
+    collusion: float,
     data: str,
     steps: int,
     train: bool,
@@ -61,7 +76,7 @@ def command(
     \b
     Examples:
       secagg simulate --nodes 100 --rounds 3 --dropout 0.1
-      secagg simulate --nodes 500 --no-train --neighbours 60 --json
+      secagg simulate --nodes 500 --no-train --tolerance 0.1 --collusion 0.1 --json
     """  # noqa: D301 - click reads the escape
     from nodes.rehearsal import build_simulation
 
@@ -73,7 +88,8 @@ def command(
         rounds,
         dropout=dropout,
         scheme=scheme,
-        neighbours=neighbours,
+        tolerance=tolerance,
+        collusion=collusion,
         source=data if train else None,
         steps=steps,
         seed=seed,
@@ -92,6 +108,8 @@ def command(
         "nodes": nodes,
         "scheme": scheme,
         "dropout": dropout,
+        "tolerance": tolerance,
+        "collusion": collusion,
         "seed": seed,
         "wall_seconds": round(wall, 1),
         "rounds": [dataclasses.asdict(result) for result in results],

@@ -5,6 +5,7 @@ Source: specs/60-session.md section 4, specs/10-encoding.md section 2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,14 @@ from nodes.session.events import RunState
 from nodes.session.model_transfer import model_digest, to_bytes
 from secagg.encoding import FixedPoint, Segment, ring_bits_for
 from secagg.errors import ConfigError, OfferRefused
-from secagg.schemes import SCHEMES, default_quorum, scheme_named
+from secagg.masking.parameters import (
+    DEFAULT_COLLUSION,
+    DEFAULT_DROPOUT,
+    MAX_DEGREE,
+    choose,
+    insecurity,
+)
+from secagg.schemes import SCHEMES, scheme_named
 from secagg.types import MAX_COHORT, NodeId, RefusalReason, RoundSetup
 from secagg.wire.codec import offer_hash
 from secagg.wire.messages import MAX_CHUNK, RoundOffer
@@ -52,9 +60,11 @@ class RunPlan:
     """L2 bound of w·Δθ."""
     centroid_bound: float = 8.0
     """L2 bound of w·centroid."""
-    neighbours: int = 10_000
-    """Degree of the masking graph; from cohort size - 1 up it is complete."""
-    chunk_values: int = 32_768
+    dropout: float = DEFAULT_DROPOUT
+    """Fraction of a cohort that may drop out of a round, which still ends with a sum."""
+    collusion: float = DEFAULT_COLLUSION
+    """Fraction of a cohort that may side with a malicious coordinator and learn nothing."""
+    chunk_values: int = 65_536
     join_timeout: float = 20.0
     """Seconds to wait for absent nodes before a round starts without them."""
     give_up: float = 3_600.0
@@ -71,8 +81,17 @@ class RunPlan:
 
     @property
     def max_cohort(self) -> int:
-        """Most nodes in one round: beyond them a sum could wrap a 32-bit ring."""
-        return min(MAX_COHORT, 1 << (32 - self.value_bits))
+        """Most nodes in one round.
+
+        Beyond them a sum could wrap a 32-bit ring, or everybody would need more neighbours than a
+        message has room for.
+        """
+        largest = min(MAX_COHORT, 1 << (32 - self.value_bits))
+        try:
+            choose(largest, dropout=self.dropout, collusion=self.collusion)
+        except ConfigError:
+            return min(largest, MAX_DEGREE + 1)
+        return largest
 
     def __post_init__(self) -> None:
         scheme_named(self.scheme)
@@ -82,6 +101,8 @@ class RunPlan:
             raise ConfigError(
                 f"min_nodes is {self.min_nodes}", hint="a sum over fewer than 3 nodes hides nobody"
             )
+        for n in (self.min_nodes, self.max_cohort):
+            choose(n, dropout=self.dropout, collusion=self.collusion)
         if self.liveness < 2 * self.heartbeat:
             raise ConfigError(
                 f"liveness {self.liveness} s is less than two heartbeats of {self.heartbeat} s",
@@ -105,7 +126,7 @@ def _check_ranges(plan: RunPlan) -> None:
             raise ConfigError(
                 f"{name} is {getattr(plan, name)}", hint="use a number above 0, at most 1000000"
             )
-    for name, least in (("max_failures", 1), ("neighbours", 2), ("rounds", 1)):
+    for name, least in (("max_failures", 1), ("rounds", 1)):
         if not least <= getattr(plan, name) <= 10**9:
             raise ConfigError(f"{name} is {getattr(plan, name)}", hint=f"use {least} to 1000000000")
     if not 0 <= plan.join_timeout <= 1e6:
@@ -125,8 +146,8 @@ class NodePolicy:
     """Fewest nodes an offer may have gone to."""
     schemes: tuple[str, ...] = ("masking",)
     """Schemes this node takes part in."""
-    min_neighbours: int = 10_000
-    """Fewest masking neighbours; from the cohort's size up, only the complete graph will do."""
+    collusion: float = DEFAULT_COLLUSION
+    """Fraction of a cohort that may collude with the coordinator: what the round must withstand."""
 
 
 def build_offer(
@@ -134,7 +155,7 @@ def build_offer(
 ) -> RoundOffer:
     """Return the offer of the run's next round to `cohort` (sorted)."""
     n = len(cohort)
-    neighbours = min(plan.neighbours, n - 1)
+    chosen = choose(n, dropout=plan.dropout, collusion=plan.collusion)
     return RoundOffer(
         round_id=state.next_round,
         rounds_done=state.rounds_done,
@@ -142,9 +163,10 @@ def build_offer(
         roster_version=roster_version,
         scheme=plan.scheme,
         cohort=cohort,
-        threshold=default_quorum(neighbours + 1),
-        quorum=default_quorum(n),
-        neighbours=neighbours,
+        threshold=chosen.threshold,
+        quorum=chosen.quorum,
+        neighbours=chosen.neighbours,
+        colluders=chosen.colluders,
         value_bits=plan.value_bits,
         ring_bits=ring_bits_for(n, plan.value_bits),
         chunk_values=plan.chunk_values,
@@ -194,6 +216,7 @@ def setup_of(
         threshold=offer.threshold,
         quorum=offer.quorum,
         neighbours=offer.neighbours,
+        colluders=offer.colluders,
         phase_timeout=offer.phase_timeout,
         input_timeout=offer.input_timeout,
         chunk_values=offer.chunk_values,
@@ -226,22 +249,12 @@ def check_offer(
         )
     if node_id not in offer.cohort:
         raise OfferRefused(RefusalReason.NOT_IN_COHORT, "this node is not in the offered cohort")
-    if offer.neighbours < min(policy.min_neighbours, n - 1):
-        raise OfferRefused(
-            RefusalReason.GRAPH_TOO_SPARSE,
-            f"{offer.neighbours} neighbours are below policy.min_neighbours = "
-            f"{policy.min_neighbours}",
-        )
     unknown = [node for node in offer.cohort if signing_key(node) is None]
     if unknown:
         raise OfferRefused(
             RefusalReason.UNKNOWN_MEMBER, f"not active nodes of the roster: {', '.join(unknown)}"
         )
-    if offer.quorum < default_quorum(n) or offer.threshold < default_quorum(offer.neighbours + 1):
-        raise OfferRefused(
-            RefusalReason.QUORUM_TOO_LOW,
-            f"quorum {offer.quorum} of {n}, threshold {offer.threshold} of {offer.neighbours + 1}",
-        )
+    _check_thresholds(offer, policy)
     try:
         if offer.ring_bits < ring_bits_for(n, offer.value_bits):
             raise OfferRefused(
@@ -253,3 +266,24 @@ def check_offer(
         return setup_of(offer, run_id, signing_key)
     except ConfigError as error:
         raise OfferRefused(RefusalReason.PARAMETERS_UNSAFE, str(error)) from error
+
+
+def _check_thresholds(offer: RoundOffer, policy: NodePolicy) -> None:
+    """Refuse an offer that is not private if as many nodes collude as the policy assumes (T-07)."""
+    n = len(offer.cohort)
+    least = math.floor(policy.collusion * n + 1e-9)
+    if offer.colluders < least:
+        raise OfferRefused(
+            RefusalReason.THRESHOLDS_UNSAFE,
+            f"the offer withstands {offer.colluders} colluding nodes of {n}, "
+            f"policy.collusion = {policy.collusion:g} asks for {least}",
+        )
+    why = insecurity(
+        n,
+        neighbours=offer.neighbours,
+        threshold=offer.threshold,
+        quorum=offer.quorum,
+        colluders=offer.colluders,
+    )
+    if why:
+        raise OfferRefused(RefusalReason.THRESHOLDS_UNSAFE, why)
