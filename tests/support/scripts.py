@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
+from secagg.masking.client import MaskingClient
+from secagg.masking.pairs import NodeKeys, PairSecret
 from secagg.roles import ClientRole, CoordinatorRole, Scheme
 from secagg.types import NodeId, RoundSetup
+from secagg.wire.codec import encode
 from secagg.wire.messages import (
+    Coin,
+    Encapsulations,
     KeyAdvert,
     MaskedChunk,
     Message,
@@ -22,12 +30,15 @@ from tests.support.randomness import InsecureLabelledRng
 
 EXCHANGES: tuple[type[Message], ...] = (
     KeyAdvert,
+    Encapsulations,
     SealedShares,
     MaskedChunk,
     SurvivorSignature,
     UnmaskAnswer,
 )
-"""What a node sends under masking, in order."""
+"""What a node sends under masking on the complete graph, in order."""
+SPARSE_EXCHANGES: tuple[type[Message], ...] = (EXCHANGES[0], Coin, *EXCHANGES[1:])
+"""The same on a sparse graph."""
 
 
 def deaths(before: Mapping[NodeId, type[Message]]) -> Fault:
@@ -65,6 +76,24 @@ def rewritten(
     return fault
 
 
+class RecordedKeys(NodeKeys):
+    """A node's keys that encapsulate alike whenever they are asked alike.
+
+    ML-KEM draws its own randomness, so a client that lives through a round a second time would
+    otherwise send other capsules than those that the rest of the recording follows from.
+    """
+
+    def __init__(self, keys: NodeKeys, book: dict[object, tuple[PairSecret, bytes]]) -> None:
+        vars(self).update(vars(keys))
+        self._book = book
+
+    def initiate(self, peer: KeyAdvert, binding: Sequence[bytes]) -> tuple[PairSecret, bytes]:
+        asked = (self._node, encode(peer), *binding)
+        if asked not in self._book:
+            self._book[asked] = super().initiate(peer, binding)
+        return self._book[asked]
+
+
 @dataclass
 class Recording:
     """A round of `scheme`, and fresh roles that have lived through part of it."""
@@ -75,6 +104,7 @@ class Recording:
     fault: Fault = faithful
     to_coordinator: list[tuple[NodeId, Message]] = field(default_factory=list)
     to_client: dict[NodeId, list[Message]] = field(default_factory=dict)
+    _book: dict[object, tuple[PairSecret, bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         def note(sender: NodeId, receiver: NodeId, message: Message) -> list[Message]:
@@ -87,7 +117,14 @@ class Recording:
             return arriving
 
         self.fleet = Fleet(self.scheme, self.setup, seed=self.seed)
+        for role in self.fleet.clients.values():
+            self._recorded(role)
         self.outcome = self.fleet.play(note)
+
+    def _recorded(self, role: ClientRole) -> ClientRole:
+        if isinstance(role, MaskingClient):
+            role._keys = RecordedKeys(role._keys, self._book)
+        return role
 
     def coordinator(self, n_messages: int) -> CoordinatorRole:
         """Return a coordinator that has received the first `n_messages`."""
@@ -106,6 +143,7 @@ class Recording:
             coordinator=COORDINATOR,
             rng=InsecureLabelledRng(self.seed, node),
         )
+        self._recorded(role)
         role.start(0.0)
         for message in self.to_client.get(node, [])[:n_messages]:
             role.receive(message, 0.0)
@@ -116,12 +154,18 @@ def snapshot(value: object) -> object:
     """Return a comparable picture of a role's whole state."""
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, msgspec.Struct):
+        return encode(value)  # type: ignore[arg-type]
     if isinstance(value, Mapping):
         return {str(key): snapshot(item) for key, item in value.items()}
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque):
         return [snapshot(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            each.name: snapshot(getattr(value, each.name)) for each in dataclasses.fields(value)
+        }
     if type(value).__module__.startswith("secagg") and hasattr(value, "__dict__"):
         return {key: snapshot(item) for key, item in vars(value).items()}
     return repr(value)
@@ -130,10 +174,14 @@ def snapshot(value: object) -> object:
 def secrets_of(client: object) -> Iterator[bytes]:
     """Yield every secret byte string that a masking client holds."""
     for name, value in vars(client).items():
-        if name in ("_round_secret", "_self_seed"):
+        if name in ("_round_secret", "_self_seed", "_coin_seed"):
             yield value
-        elif name in ("_mask_key", "_share_key"):
-            yield value.private_bytes_raw()
-        elif name == "_held":
+        elif name == "_keys":
+            yield value._agreement.private_bytes_raw()
+            yield value._kem.private_bytes_raw()
+        elif name == "_pairs":
             for pair in value.values():
-                yield from pair
+                yield from (pair.mask_seed, pair._root)
+        elif name == "_held":
+            for shares in value.values():
+                yield from shares
