@@ -144,7 +144,7 @@ class RoundSetup:
             raise ConfigError(
                 f"{self.neighbours} neighbours in a cohort of {n}", hint=f"use 2 to {n - 1}"
             )
-        holders = self.neighbours + 1
+        holders = min(n, 2 * -(-self.neighbours // 2) + 1)  # as `build_graph` rounds the degree
         least = 2 if holders < n else max(n // 2, self.colluders) + 1
         if not least <= self.threshold <= holders:  # M-02
             raise ConfigError(

@@ -8,28 +8,84 @@ from tests.support.fleet import TestSigner, make_setup
 
 
 @pytest.mark.req("M-02")
-@pytest.mark.parametrize(("n", "neighbours"), [(3, 2), (5, 4), (10, 9), (40, 10), (41, 11)])
-def test_the_threshold_exceeds_half_of_the_holders(n: int, neighbours: int) -> None:
-    holders = neighbours + 1
-    least = holders // 2 + 1
-    make_setup(n, neighbours=neighbours, threshold=least)
-    make_setup(n, neighbours=neighbours, threshold=holders)
-    for threshold in (0, least - 1, holders + 1):
+@pytest.mark.parametrize(
+    ("n", "neighbours", "colluders"),
+    [(3, 2, 0), (5, 4, 1), (10, 9, 3), (10, 9, 8), (5, 3, 0), (9, 7, 2), (11, 9, 6)],
+)
+def test_on_the_complete_graph_the_threshold_exceeds_half_and_the_colluders(
+    n: int, neighbours: int, colluders: int
+) -> None:
+    """Also where an odd degree, rounded up, makes the graph complete."""
+    least = max(n // 2, colluders) + 1
+    options = {"neighbours": neighbours, "colluders": colluders, "quorum": n}
+    make_setup(n, **options, threshold=least)
+    make_setup(n, **options, threshold=n)
+    for threshold in (0, least - 1, n + 1):
         with pytest.raises(ConfigError) as caught:
-            make_setup(n, neighbours=neighbours, threshold=threshold)
-        assert str(least) in caught.value.hint
+            make_setup(n, **options, threshold=threshold)
+        assert f"{least} to {n}" in caught.value.hint
+
+
+@pytest.mark.req("M-02")
+@pytest.mark.parametrize(("n", "neighbours", "holders"), [(40, 10, 11), (40, 11, 13), (8, 5, 7)])
+def test_a_sparse_threshold_does_not_exceed_the_holders(
+    n: int, neighbours: int, holders: int
+) -> None:
+    options = {"neighbours": neighbours, "colluders": 1, "quorum": n}
+    for threshold in (2, holders):
+        make_setup(n, **options, threshold=threshold)
+    for threshold in (0, 1, holders + 1):
+        with pytest.raises(ConfigError) as caught:
+            make_setup(n, **options, threshold=threshold)
+        assert f"2 to {holders}" in caught.value.hint
 
 
 @pytest.mark.req("M-03")
-@pytest.mark.parametrize("n", [3, 4, 5, 10, 100])
-def test_the_quorum_exceeds_half_of_the_cohort_and_is_at_least_three(n: int) -> None:
-    least = max(3, n // 2 + 1)
-    make_setup(n, quorum=least)
-    make_setup(n, quorum=n)
+@pytest.mark.req("M-11")
+@pytest.mark.parametrize("colluders", [0, 1, 2, 3, 4, 7])
+@pytest.mark.parametrize("n", [3, 4, 5, 10, 11, 100])
+def test_co_signatures_of_two_views_share_an_honest_signer(n: int, colluders: int) -> None:
+    if colluders + 2 > n:
+        return
+    threshold = max(n // 2, colluders) + 1
+    setup = make_setup(n, threshold=threshold, colluders=colluders, quorum=n)
+    c = setup.cosigners
+    assert 2 * c - n > colluders  # what two sets of c of n share at least
+    assert c >= threshold
+    assert c == threshold or 2 * (c - 1) - n <= colluders  # and no more than that takes
+
+
+@pytest.mark.req("M-03")
+@pytest.mark.parametrize(
+    ("n", "threshold", "colluders", "least"),
+    [
+        (3, 2, 0, 3),  # two contributors could each subtract their own input
+        (5, 3, 0, 3),
+        (5, 3, 1, 4),  # c = 4
+        (10, 6, 0, 6),
+        (10, 6, 3, 7),
+        (10, 8, 3, 8),  # c is no less than the threshold
+        (10, 9, 8, 10),  # one honest input would be read off the sum
+        (100, 67, 33, 67),
+    ],
+)
+def test_the_quorum_holds_all_co_signers_and_two_honest_nodes(
+    n: int, threshold: int, colluders: int, least: int
+) -> None:
+    options = {"threshold": threshold, "colluders": colluders}
+    make_setup(n, **options, quorum=least)
+    make_setup(n, **options, quorum=n)
     for quorum in (0, least - 1, n + 1):
         with pytest.raises(ConfigError) as caught:
-            make_setup(n, quorum=quorum)
-        assert str(least) in caught.value.hint
+            make_setup(n, **options, quorum=quorum)
+        assert f"{least} to {n}" in caught.value.hint
+
+
+@pytest.mark.req("M-03")
+def test_with_all_but_one_colluding_no_quorum_hides_anything() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_setup(4, threshold=4, colluders=3, quorum=4)
+    assert "fewer colluding" in caught.value.hint
 
 
 def keys(*nodes: str) -> dict[str, object]:
@@ -44,6 +100,8 @@ def keys(*nodes: str) -> dict[str, object]:
         {"signing_keys": {}},
         {"neighbours": 1},
         {"neighbours": 5},
+        {"colluders": -1},
+        {"colluders": 5},
         {"ring_bits": 7},
         {"ring_bits": 33},
         {"dim": 0},
