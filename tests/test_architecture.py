@@ -29,7 +29,9 @@ LAYERS = (
     ("secagg/ring.py", "secagg/primitives/"),
     ("secagg/encoding.py", "secagg/wire/messages.py"),
     ("secagg/wire/codec.py", "secagg/steps.py"),
-    ("secagg/wire/envelope.py", "secagg/roles.py", "secagg/masking/", "secagg/insecure_plain.py"),
+    ("secagg/wire/envelope.py", "secagg/roles.py", "secagg/insecure_plain.py", "secagg/masking/"),
+    ("secagg/masking/parameters.py", "secagg/masking/recovery.py"),
+    ("secagg/masking/client.py", "secagg/masking/coordinator.py"),
     ("secagg/schemes.py",),
 )
 """secagg from the bottom up; a module imports its own layer and those below."""
