@@ -15,12 +15,14 @@ from keys import Role
 from nodes.config import CoordinatorConfig
 from nodes.context import ROSTER_POLL, Membership, open_membership, unlock_from
 from nodes.loop import Waiter, clock, wall_clock
+from nodes.mask_workers import MaskWorkers
 from nodes.session.coordinator import Coordinator, ServerStep, State
 from nodes.session.events import Checkpoint, RunOver, RunState, SessionStep
 from nodes.store import hold_state, load_run, save_run
 from nodes.telemetry import Emit, record_of
 from nodes.transport import CoordinatorSocket
 from secagg.errors import ConfigError, KeyMaterialError, RunIncompleteError
+from secagg.schemes import schemes
 from secagg.types import Rng
 
 __all__ = ["CHECKPOINT", "CoordinatorDaemon", "fresh_run", "peak_memory_mb", "server_step"]
@@ -105,14 +107,16 @@ class CoordinatorDaemon:
             if stored is not None:
                 self._check_stored(stored)
             self._resumed = stored is not None
-            self._session = Coordinator(
-                self._plan,
-                stored or self._fresh,
-                self._members.identity,
-                roster=self._view,
-                server_step=server_step(self._config.server_config()),
-            )
-            self._run()
+            with MaskWorkers() as workers:
+                self._session = Coordinator(
+                    self._plan,
+                    stored or self._fresh,
+                    self._members.identity,
+                    roster=self._view,
+                    server_step=server_step(self._config.server_config()),
+                    schemes=schemes(workers.apply),
+                )
+                self._run()
 
     def _check_stored(self, stored: RunState) -> None:
         """Refuse a checkpoint whose arrays do not fit the configured model and optimiser."""

@@ -8,17 +8,25 @@ from secagg.errors import ConfigError
 from secagg.insecure_plain import InsecurePlainScheme
 from secagg.masking.client import MaskingClient
 from secagg.masking.coordinator import MaskingCoordinator
+from secagg.masking.masks import Apply, apply_masks
 from secagg.roles import Scheme
 from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
 
-__all__ = ["SCHEMES", "MaskingScheme", "default_quorum", "scheme_named"]
+__all__ = ["SCHEMES", "MaskingScheme", "default_quorum", "scheme_named", "schemes"]
 
 
 class MaskingScheme:
-    """Pairwise masking; see `secagg.masking` and specs/30-masking.md."""
+    """Pairwise masking; see `secagg.masking` and specs/30-masking.md.
+
+    Args:
+        apply: How the coordinator removes masks; daemons pass one that uses several cores.
+    """
 
     name = "masking"
     private = True
+
+    def __init__(self, *, apply: Apply = apply_masks) -> None:
+        self._apply = apply
 
     def client(
         self,
@@ -34,12 +42,15 @@ class MaskingScheme:
 
     def coordinator(self, setup: RoundSetup) -> MaskingCoordinator:
         """Return the coordinator's role."""
-        return MaskingCoordinator(setup)
+        return MaskingCoordinator(setup, apply=self._apply)
 
 
-SCHEMES: Final[dict[str, Scheme]] = {
-    scheme.name: scheme for scheme in (MaskingScheme(), InsecurePlainScheme())
-}
+def schemes(apply: Apply = apply_masks) -> dict[str, Scheme]:
+    """Return every scheme by name; `apply` is how masking removes masks."""
+    return {scheme.name: scheme for scheme in (MaskingScheme(apply=apply), InsecurePlainScheme())}
+
+
+SCHEMES: Final[dict[str, Scheme]] = schemes()
 
 
 def scheme_named(name: str) -> Scheme:
