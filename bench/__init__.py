@@ -1,0 +1,1 @@
+"""Measurements against peers and against the raw machine; not installed, run from the checkout."""
