@@ -1,0 +1,1 @@
+"""Other implementations, each in its own environment and run as a subprocess."""
