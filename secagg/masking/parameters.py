@@ -107,8 +107,8 @@ def choose(
     loyal = bisect_left(range(colluders), True, key=lambda a: _solve(aim, a, dropouts) is None) - 1
     raise ConfigError(
         f"{n} nodes cannot withstand {colluders} that collude and {dropouts} that drop out: {why}",
-        hint=f"with collusion {collusion:.4g} use dropout {_fraction(fewer, n)}, "
-        f"or with dropout {dropout:.4g} use collusion {_fraction(loyal, n)}",
+        hint=f"with collusion {_short(collusion)} use dropout {_fraction(fewer, n)}, "
+        f"or with dropout {_short(dropout)} use collusion {_fraction(loyal, n)}",
     )
 
 
@@ -147,7 +147,14 @@ def insecurity(
     reason = (
         _bad_threshold(n, threshold, colluders)
         if _half(n, neighbours) == 0
-        else _bad_window(n, neighbours, threshold, (quorum, colluders, security_bits))
+        else _bad_window(
+            n,
+            neighbours,
+            threshold,
+            quorum=quorum,
+            colluders=colluders,
+            security_bits=security_bits,
+        )
     )
     if reason is None and threshold > quorum:
         reason = (
@@ -168,9 +175,7 @@ def graph_failure_bits(
     half = _half(n, neighbours)
     if not half:
         return math.inf if threshold > colluders else 0.0
-    bar = _colluder_bar(threshold)
-    marked = max(colluders, 1)
-    ways = _tail(quorum, marked, half, bar) * n * GRAPH_DRAWS
+    ways = _tail(quorum, max(colluders, 1), half, _colluder_bar(threshold)) * n * GRAPH_DRAWS
     return _bits(ways, math.comb(quorum, half))
 
 
@@ -204,7 +209,7 @@ def _solve(aim: _Aim, colluders: int, dropouts: int) -> MaskingParameters | None
         return None
     quorum = max(3, n - dropouts)
     majority = _majority(n, colluders)
-    sparse = _sparse(aim, quorum, (colluders, dropouts))
+    sparse = _sparse(aim, quorum, colluders, dropouts)
     if sparse is not None:
         half, quota = sparse
         neighbours, threshold = 2 * half, 2 * quota - 1
@@ -222,11 +227,11 @@ def _solve(aim: _Aim, colluders: int, dropouts: int) -> MaskingParameters | None
     )
 
 
-def _sparse(aim: _Aim, quorum: int, bad: tuple[int, int]) -> tuple[int, int] | None:
+def _sparse(aim: _Aim, quorum: int, colluders: int, dropouts: int) -> tuple[int, int] | None:
     """Return the least h = k/2 that is private and live, and its least private w; or None."""
-    colluders, dropouts = bad
     most = min((aim.n - 2) // 2, MAX_DEGREE // 2)  # beyond it the graph is complete
-    private = _privacy_bars(aim.n, (quorum, colluders, aim.security_bits), most)
+    odds = _privacy_odds(aim.n, aim.security_bits)
+    private = _bars(quorum, max(colluders, 1), odds=odds, most=most)  # P-03
     live = _bars(aim.n, dropouts, odds=aim.n << aim.failure_bits, most=most)
     for half, (quota, losses) in enumerate(zip(private, live, strict=True), start=1):
         if half - quota + 1 >= losses:  # a window that is too thin has lost that many
@@ -234,11 +239,9 @@ def _sparse(aim: _Aim, quorum: int, bad: tuple[int, int]) -> tuple[int, int] | N
     return None
 
 
-def _privacy_bars(n: int, who: tuple[int, int, int], most: int) -> tuple[int, ...]:
-    """Return the least private w of windows of 1 … `most` places, `who` as for `_bad_window`."""
-    quorum, colluders, security_bits = who
-    odds = GRAPH_DRAWS * n << security_bits
-    return _bars(quorum, max(colluders, 1), odds=odds, most=most)  # one holder is never enough
+def _privacy_odds(n: int, security_bits: int) -> int:
+    """Return the least 1/p that P-04 asks for, p for a single window to hold too many."""
+    return GRAPH_DRAWS * n << security_bits
 
 
 @lru_cache(maxsize=64)
@@ -247,7 +250,8 @@ def _bars(population: int, marked: int, *, odds: int, most: int) -> tuple[int, .
 
     X is hypergeometric: how many of `marked` are among h drawn of `population`. From h to h + 1
     the bar stays or rises by one, so that tail, point mass and C(population, h), all as integers,
-    follow from those before by a multiplication and an exact division with small numbers.
+    follow from those before by a multiplication and an exact division with small numbers. The
+    point mass is never 0: bar - 1 is a count that can be drawn, or the bar would be lower.
     """
     bars: list[int] = []
     bar, tail, total = 1, 0, 1
@@ -258,19 +262,16 @@ def _bars(population: int, marked: int, *, odds: int, most: int) -> tuple[int, .
         total = total * rest // draws
         point = point * (rest - marked + bar - 1) // (draws - bar + 1)
         if tail * odds > total:
-            point = _next_point(population, marked, (draws, bar, point))
+            point = _next_point(population, marked, draws=draws, bar=bar, point=point)
             tail -= point
             bar += 1
         bars.append(bar)
     return tuple(bars)
 
 
-def _next_point(population: int, marked: int, at: tuple[int, int, int]) -> int:
-    """Return the ways to draw `bar` marked ones, from those to draw one fewer if there are any."""
-    draws, bar, point = at
+def _next_point(population: int, marked: int, *, draws: int, bar: int, point: int) -> int:
+    """Return the ways to draw `bar` marked ones, from the `point` > 0 ways to draw one fewer."""
     others = population - marked
-    if not point:
-        return math.comb(marked, bar) * math.comb(others, draws - bar)
     up = (marked - bar + 1) * (draws - bar + 1)
     return point * up // (bar * (others - draws + bar))
 
@@ -286,7 +287,7 @@ def _tail(population: int, marked: int, draws: int, bar: int) -> int:
     while point:
         ways += point
         count += 1
-        point = _next_point(population, marked, (draws, count, point))
+        point = _next_point(population, marked, draws=draws, bar=count, point=point)
     return ways
 
 
@@ -306,7 +307,7 @@ def _half(n: int, neighbours: int) -> int:
 
 
 def _colluder_bar(threshold: int) -> int:
-    """Return how many colluders in each of two windows could hold t shares."""
+    """Return w: fewer colluders than that in each of two windows hold fewer than t shares."""
     return (threshold + 1) // 2
 
 
@@ -338,28 +339,26 @@ def _bad_threshold(n: int, threshold: int, colluders: int) -> str | None:
     return f"threshold {threshold} of {n} share holders: {why}; use at least {least}"
 
 
-def _bad_window(n: int, neighbours: int, threshold: int, who: tuple[int, int, int]) -> str | None:
-    """Judge a sparse graph; `who` is quorum, colluders, security bits."""
-    half, bits = _half(n, neighbours), who[2]
-    bars = _privacy_bars(n, who, (n - 2) // 2)
-    if bars[half - 1] > half:
-        for wider, bar in enumerate(bars[half:], start=half + 1):
-            if bar <= wider:
-                return (
-                    f"{neighbours} neighbours: all {half} of a window collude with a probability "
-                    f"above 2^-{bits}; use at least {2 * wider} with threshold {2 * bar - 1}"
-                )
-        least = max(who[1], n // 2) + 1
+def _bad_window(
+    n: int, neighbours: int, threshold: int, *, quorum: int, colluders: int, security_bits: int
+) -> str | None:
+    """Judge a sparse graph."""
+    half, limit = _half(n, neighbours), f"2^-{security_bits}"
+    bars = _bars(quorum, max(colluders, 1), odds=_privacy_odds(n, security_bits), most=(n - 2) // 2)
+    quota = bars[half - 1]
+    if quota > half:
+        wider = next((h for h, bar in enumerate(bars, start=1) if h > half and bar <= h), 0)
+        degree = 2 * wider if wider else n - 1
+        least = 2 * bars[wider - 1] - 1 if wider else max(colluders, n // 2) + 1
         return (
-            f"{neighbours} neighbours: all {half} of a window collude with a probability above "
-            f"2^-{bits}; use {n - 1} with threshold {least}"
+            f"{neighbours} neighbours: all {half} in a window collude with a probability above "
+            f"{limit}; use at least {degree}, with threshold {least}"
         )
-    least = 2 * bars[half - 1] - 1
-    if threshold < least:
+    if threshold < 2 * quota - 1:
         return (
             f"threshold {threshold} of {neighbours} neighbours: {_colluder_bar(threshold)} "
-            f"colluding neighbours in a window of {half} are likelier than 2^-{bits}; "
-            f"use at least {least}"
+            f"colluding neighbours in a window are likelier than {limit}; "
+            f"use at least {2 * quota - 1}"
         )
     if window_quota(threshold) > half:
         return (
@@ -377,6 +376,11 @@ def _fraction(count: int, n: int) -> str:
         if value < 0.5 and math.floor(value * n + 1e-9) == count:
             return f"{value:.{digits}f}"
     return repr(count / n)
+
+
+def _short(fraction: float) -> str:
+    """Return at most four decimals, rounded down so that what a hint allows is allowed."""
+    return f"{math.floor(fraction * 10**4 + 1e-9) / 10**4:g}"
 
 
 def _check(n: int, fractions: dict[str, float]) -> None:
