@@ -63,13 +63,14 @@ class InputRejected:
 
 @dataclass(frozen=True, slots=True)
 class AnswerReady:
-    """This step's messages are the node's one answer of the round: unmasking, an opening share.
+    """This step's messages are the node's one answer of the round (unmask answer, opening share).
 
-    The session MUST have `digest` on disk before it sends any of them, and send nothing if its
-    journal already holds an answer for this round.
+    The session MUST have `digest` on disk before it sends any of them, and send nothing if the
+    journal already holds an answer for this round (S-14).
     """
 
     digest: bytes
+    """32 bytes: SHA-256 over what is answered, the view that was agreed on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,13 +91,7 @@ class RoundFailed:
 
 
 Event: TypeAlias = (
-    PhaseEntered
-    | PeerBlamed
-    | PeersMissed
-    | InputRejected
-    | AnswerReady
-    | SumReady
-    | RoundFailed
+    PhaseEntered | PeerBlamed | PeersMissed | InputRejected | AnswerReady | SumReady | RoundFailed
 )
 
 
