@@ -14,6 +14,7 @@ from fl_core.errors import DataError, ModelError
 from fl_core.training import LocalUpdate
 from keys import Role
 from keys.enrolment import install_roster
+from nodes.answer_journal import FileJournal
 from nodes.config import NodeConfig
 from nodes.context import ROSTER_POLL, open_membership, unlock_from
 from nodes.coordinator_daemon import peak_memory_mb
@@ -21,6 +22,7 @@ from nodes.learner import Learner, load_data
 from nodes.loop import Waiter, clock, wall_clock
 from nodes.session.events import (
     FinalModel,
+    ParticipantState,
     Remember,
     RosterOffered,
     RoundEnded,
@@ -34,8 +36,9 @@ from nodes.telemetry import Emit, record_of
 from nodes.transport import NodeSocket
 from secagg.errors import KeyMaterialError, RunIncompleteError
 
-__all__ = ["DETECTOR", "MEMORY", "REPORT", "NodeDaemon"]
+__all__ = ["ANSWERS", "DETECTOR", "MEMORY", "REPORT", "NodeDaemon"]
 
+ANSWERS = "answers.jsonl"
 MEMORY = "memory.json"
 DETECTOR = "detector.safetensors"
 REPORT = "report.json"
@@ -82,12 +85,15 @@ class NodeDaemon:
         """Take part until the final model is here; return False if told to stop before.
 
         Raises:
-            ConfigError: another process uses the key or state folder, or the endpoint is malformed.
+            ConfigError: another process uses the key or state folder, what lies there is damaged,
+                or the endpoint is malformed.
             RunIncompleteError: the coordinator ended the run without all its rounds.
             DataError, ModelError: the detector cannot be made of this node's rows.
         """
         with hold_state(self._keys), hold_state(self._state):
             # What is remembered is read under the lock: an older process may just have written it.
+            journal = FileJournal(self._state / ANSWERS)
+            journal.check()
             self._session = Participant(
                 self._members.identity,
                 self._members.roster.coordinator.node_id,
@@ -95,6 +101,7 @@ class NodeDaemon:
                 policy=self._config.node_policy(),
                 remembered=load_memory(self._state / MEMORY),
                 rng=os.urandom,
+                journal=journal,
             )
             self._session.set_roster_version(self._members.roster.version)
             return self._run()
@@ -156,7 +163,10 @@ class NodeDaemon:
         for event in step.events:
             match event:
                 case Remember(state):
-                    save_memory(self._state / MEMORY, state)
+                    unsaved = self._unsaved(state)
+                    if unsaved:  # S-15: nothing of this step leaves
+                        self._act(self._session.forsake(unsaved), socket)
+                        return
                 case RosterOffered(document):
                     self._take_roster(document)
                 case TrainRequested():
@@ -177,6 +187,14 @@ class NodeDaemon:
         for _, frame in step.send:
             if not socket.send(frame):
                 self._emit({"event": "send.failed", "bytes": len(frame)})
+
+    def _unsaved(self, state: ParticipantState) -> str:
+        """Store the memory; return why it is not on disk, or "" (S-05)."""
+        try:
+            save_memory(self._state / MEMORY, state)
+        except KeyMaterialError as error:
+            return f"the round cannot be remembered: {error}; {error.hint}"
+        return ""
 
     # --- training --------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from nodes.session.events import (
     SessionStep,
     TrainRequested,
 )
+from nodes.session.journal import AnswerJournal, MemoryJournal
 from nodes.session.offer import NodePolicy, RunPlan
 from nodes.session.participant import Participant
 from secagg.roles import ClientRole, CoordinatorRole, Scheme
@@ -189,6 +190,8 @@ class SimulatedNode:
 
     identity: _Identity
     session: Participant
+    journal: AnswerJournal
+    """Outlives its restarts, as a file would."""
     disk: Remember | None = None
     alive: bool = True
     crash_at: type[Message] | None = None
@@ -225,7 +228,7 @@ class Simulation:
         self._random = np.random.default_rng(seed)
         self._watch = _Watch(scheme_named(plan.scheme))
         self._schemes = {plan.scheme: self._watch}
-        self._policy = NodePolicy(schemes=(plan.scheme,), collusion=plan.collusion)
+        self._policy = NodePolicy(schemes=(plan.scheme,), min_neighbours=2)
         self._coordinator_identity = _Identity(COORDINATOR_ID)
         names = [f"node-{index:05d}" for index in range(n_nodes)]
         identities = {name: _Identity(name) for name in names}
@@ -387,6 +390,7 @@ class Simulation:
 
     def _new_node(self, identity: _Identity) -> SimulatedNode:
         known = self.nodes.get(identity.node_id)
+        journal = known.journal if known else MemoryJournal()
         session = Participant(
             identity,
             COORDINATOR_ID,
@@ -394,10 +398,11 @@ class Simulation:
             policy=self._policy,
             remembered=known.disk.state if known and known.disk else None,
             rng=os.urandom,
+            journal=journal,
             schemes=self._schemes,
         )
         session.set_roster_version(1)
-        return SimulatedNode(identity, session)
+        return SimulatedNode(identity, session, journal)
 
     # --- what happened ---------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -19,7 +20,15 @@ from keys.store import make_private_folder, write_atomic
 from nodes.session.events import ParticipantState, RunState
 from secagg.errors import ConfigError
 
-__all__ = ["hold_state", "load_memory", "load_run", "save_memory", "save_run", "write_json"]
+__all__ = [
+    "hold_state",
+    "load_memory",
+    "load_run",
+    "save_memory",
+    "save_run",
+    "sync_folder",
+    "write_json",
+]
 
 _FORMAT: Final = "secagg-checkpoint/1"
 
@@ -47,7 +56,11 @@ def hold_state(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another process holds it.
     """
+    fresh = [place for place in (folder, *folder.parents) if not place.exists()]
     make_private_folder(folder)
+    for place in fresh:  # what is kept in a folder lasts no longer than the folder's own name
+        with contextlib.suppress(PermissionError):  # a parent that we may enter but not list
+            sync_folder(place.parent)
     with (folder / ".daemon").open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -57,6 +70,19 @@ def hold_state(folder: Path) -> Iterator[None]:
                 hint="stop the other coordinator or node, or give this one its own state folder",
             ) from None
         yield
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to the disk; what a file holds is forced by its own fsync.
+
+    Raises:
+        OSError: the folder cannot be opened or the disk failed.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def save_run(path: Path, state: RunState, training: bytes) -> None:

@@ -35,12 +35,19 @@ from nodes.session.events import (
     SessionStep,
     TrainRequested,
 )
+from nodes.session.journal import AnswerJournal
 from nodes.session.model_transfer import ModelReceiver, from_bytes
 from nodes.session.offer import NodePolicy, check_offer, encoding_of
-from secagg.errors import LocalProtocolError, OfferRefused, RemoteProtocolError, ReplayError
+from secagg.errors import (
+    ConfigError,
+    LocalProtocolError,
+    OfferRefused,
+    RemoteProtocolError,
+    ReplayError,
+)
 from secagg.roles import ClientRole, Scheme
 from secagg.schemes import SCHEMES
-from secagg.steps import InputRejected, PeerBlamed, Step
+from secagg.steps import AnswerReady, InputRejected, PeerBlamed, Step
 from secagg.types import (
     NodeId,
     RefusalReason,
@@ -73,6 +80,10 @@ if TYPE_CHECKING:
 __all__ = ["Participant", "State"]
 
 HELLO_INTERVAL = 2.0  # seconds between hellos until the coordinator answers
+_ANSWERED = (
+    "this round was answered before: the state folder was copied or restored, "
+    "or two nodes run from it"
+)
 
 
 class State(StrEnum):
@@ -97,6 +108,7 @@ class Participant:
         policy: What this node agrees to.
         remembered: From an earlier start of this node, or None.
         rng: Source of all secrets.
+        journal: Where an answer is on disk before it is sent (S-14).
         schemes: Schemes by name; the simulator passes ones that watch.
     """
 
@@ -109,10 +121,12 @@ class Participant:
         policy: NodePolicy,
         remembered: ParticipantState | None,
         rng: Rng,
+        journal: AnswerJournal,
         schemes: Mapping[str, Scheme] = SCHEMES,
     ) -> None:
         self._signer, self._coordinator, self._signing_key = signer, coordinator, signing_key
         self._policy, self._rng, self._schemes = policy, rng, schemes
+        self._journal = journal
         self._memory = remembered or ParticipantState({})
         self._run_id = NO_RUN
         self._state = State.HELLO
@@ -202,6 +216,12 @@ class Participant:
             return SessionStep()
         refused = OfferRefused(RefusalReason.MODEL_UNSUITABLE, why)
         return self._refuse(round_id, refused)
+
+    def forsake(self, why: str) -> SessionStep:
+        """Leave the round of the newest offer: its `Remember` could not be stored (S-15)."""
+        self._end_round()
+        round_id = self._memory.rounds.get(self._run_id, 0)
+        return SessionStep(events=(RoundEnded(round_id, why, included=False),))
 
     def on_timeout(self, now: float) -> SessionStep:
         """Send what is due, and give up a round whose coordinator has gone silent."""
@@ -360,7 +380,7 @@ class Participant:
 
     def _absorb(self, step: Step) -> SessionStep:
         self._deadline = step.deadline
-        send = tuple(self._sealed(out.message) for out in step.send)
+        withheld = self._claim(step)
         events: list[SessionEvent] = []
         for event in step.events:
             match event:
@@ -370,8 +390,24 @@ class Participant:
                     events.append(RoundEnded(self._offer.round_id, reason, included=False))
                     self._end_round()
                 case _:
-                    pass  # the coordinator's events; a client has none of them
-        return SessionStep(send, tuple(events))
+                    pass  # claimed above, or the coordinator's
+        if withheld:
+            return SessionStep(events=(*events, *self.forsake(withheld).events))
+        return SessionStep(tuple(self._sealed(out.message) for out in step.send), tuple(events))
+
+    def _claim(self, step: Step) -> str:
+        """Put an answer on disk before it is sent; return why it must not be, or "" (S-14)."""
+        for event in step.events:
+            if not isinstance(event, AnswerReady):
+                continue
+            if self._offer is None:
+                raise LocalProtocolError("an answer without an offer")
+            try:
+                if not self._journal.claim(self._run_id, self._offer.round_id, event.digest):
+                    return _ANSWERED
+            except ConfigError as error:  # S-15
+                return f"the answer is not on disk: {error}; {error.hint}"
+        return ""
 
     def _refuse(self, round_id: int, refused: OfferRefused) -> SessionStep:
         self._end_round()
