@@ -17,7 +17,9 @@ from nodes.session.events import (
     RoundStarted,
     RunOver,
 )
+from nodes.session.journal import MemoryJournal
 from nodes.session.participant import State as NodeState
+from secagg.errors import ConfigError
 from secagg.wire.envelope import NO_RUN, seal_envelope
 from secagg.wire.messages import (
     Heartbeat,
@@ -31,6 +33,7 @@ from secagg.wire.messages import (
     UnmaskAnswer,
     Welcome,
 )
+from tests.support.answers import ANNOUNCING, NODE, stop_before_answer
 from tests.support.fleet import COORDINATOR
 from tests.support.run import Run, make_plan, make_state, message_of
 
@@ -425,3 +428,64 @@ def test_a_node_that_got_a_bad_model_says_so_by_its_heartbeat() -> None:
     assert isinstance(done, RoundDone)
     assert "node-0" not in done.contributors
     assert run.now < 60
+
+
+@pytest.mark.req("S-14")
+def test_an_answer_that_was_claimed_before_is_withheld_and_only_this_nodes_round_is_over() -> None:
+    run = Run(n=4, plan=make_plan(rounds=2), schemes=ANNOUNCING)
+    journal = run.journals[NODE] = MemoryJournal()
+    assert journal.claim(RUN_ID, 1, bytes(32))  # in an earlier life that its memory has forgotten
+    answers: list[tuple[str, int]] = []
+
+    def watch(sender: str, to: str, frame: bytes) -> list[bytes]:
+        message = message_of(run, frame, sender)
+        if isinstance(message, UnmaskAnswer):
+            answers.append((sender, message.round_id))
+        return [frame]
+
+    run.deliver = watch
+    run.boot()
+    run.play()
+    ended = run.of(RoundEnded, NODE)
+    assert [(e.round_id, e.included) for e in ended] == [(1, False), (2, True)]  # type: ignore[union-attr]
+    reason = ended[0].outcome  # type: ignore[union-attr]
+    assert reason.startswith("this round was answered before: the state folder was copied")
+    assert (NODE, 1) not in answers
+    assert {("node-1", 1), (NODE, 2)} <= set(answers)
+    assert run.of(RunOver) == [RunOver(complete=True, reason="all rounds done")]
+    assert run.of(FinalModel, NODE)
+
+
+@pytest.mark.req("S-15")
+def test_a_journal_that_cannot_be_written_costs_the_answer_and_not_the_run() -> None:
+    class FullDisk(MemoryJournal):
+        def claim(self, run_id: bytes, round_id: int, digest: bytes) -> bool:
+            if round_id == 1:
+                raise ConfigError("no space left on device", hint="make room")
+            return super().claim(run_id, round_id, digest)
+
+    run = Run(n=4, plan=make_plan(rounds=2), schemes=ANNOUNCING)
+    run.journals[NODE] = FullDisk()
+    request, sent = stop_before_answer(run)
+    run.take(NODE, run.participants[NODE].receive(request, run.now))
+    assert run.participants[NODE].state is NodeState.IDLE
+    assert not [message for message in sent if isinstance(message, UnmaskAnswer)]
+    (ended,) = run.of(RoundEnded, NODE)
+    reason = "the answer is not on disk: no space left on device; make room"
+    assert ended == RoundEnded(1, reason, included=False)
+    run.play()
+    assert run.of(RoundEnded, NODE)[1] == RoundEnded(2, "done", included=True)
+    assert run.of(RunOver) == [RunOver(complete=True, reason="all rounds done")]
+
+
+@pytest.mark.req("S-14")
+def test_a_second_unmask_request_gets_no_second_answer() -> None:
+    run = Run(n=4, plan=make_plan(rounds=1), schemes=ANNOUNCING)
+    request, sent = stop_before_answer(run)
+    node = run.participants[NODE]
+    run.take(NODE, node.receive(request, run.now))
+    run.take(NODE, node.receive(request, run.now))
+    (rejected,) = run.of(PeerRejected, NODE)
+    assert "UnmaskRequest" in str(rejected)
+    assert sum(isinstance(message, UnmaskAnswer) for message in sent) == 1
+    assert not run.journals[NODE].claim(RUN_ID, 1, bytes(32))

@@ -1,0 +1,512 @@
+"""The journal of answers: once a round, durable first, whoever was copied, killed or forked."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import msgspec
+import pytest
+
+from nodes import answer_journal
+from nodes.answer_journal import FileJournal
+from nodes.config import load_node_config
+from nodes.node_daemon import ANSWERS, MEMORY, NodeDaemon
+from nodes.session.events import PeerRejected, RoundEnded, SessionStep, TrainRequested
+from nodes.session.journal import AnswerJournal, MemoryJournal
+from nodes.session.offer import build_offer
+from nodes.session.participant import Participant, State
+from nodes.store import hold_state, load_memory, save_memory
+from nodes.telemetry import Record
+from nodes.transport import NodeSocket
+from secagg.errors import ConfigError, LocalProtocolError
+from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
+from secagg.wire.messages import (
+    KeyAdvert,
+    Message,
+    ModelChunk,
+    RoundOffer,
+    UnmaskAnswer,
+    Welcome,
+)
+from tests.support.answers import NODE, run_on, stop_before_answer
+from tests.support.federation import REPO, Federation
+from tests.support.run import Run, make_plan, make_state, message_of
+
+RUN, OTHER = b"R" * 16, b"Q" * 16
+ONE, TWO = b"1" * 32, b"2" * 32
+LINE = b'{"run":"' + b"52" * 16 + b'","round":7,"digest":"' + b"31" * 32 + b'"}\n'
+ROUND_READABLE = LINE.index(b',"digest"') + 1
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / ANSWERS
+
+
+# --- one claim a round ---------------------------------------------------------------------------
+
+
+@pytest.mark.req("S-14")
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_round_is_claimed_once_whatever_the_digest(kind: str, path: Path) -> None:
+    journal: AnswerJournal = MemoryJournal() if kind == "memory" else FileJournal(path)
+    assert journal.claim(RUN, 7, ONE)
+    assert not journal.claim(RUN, 7, ONE)
+    assert not journal.claim(RUN, 7, TWO)
+    assert journal.claim(RUN, 8, ONE)
+    assert journal.claim(OTHER, 7, ONE)
+    assert not journal.claim(RUN, 7, TWO)
+
+
+@pytest.mark.req("S-14")
+def test_claims_are_lines_that_outlive_the_process_and_are_its_own(path: Path) -> None:
+    assert FileJournal(path).check() == 0
+    assert not path.exists()
+    assert FileJournal(path).claim(RUN, 7, ONE)
+    assert path.read_bytes() == LINE
+    assert json.loads(LINE) == {"run": RUN.hex(), "round": 7, "digest": ONE.hex()}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again = FileJournal(path)
+    assert again.check() == 1
+    assert not again.claim(RUN, 7, TWO)
+    assert again.claim(RUN, 2**53, TWO)
+    assert FileJournal(path).check() == 2
+    assert path.read_bytes().startswith(LINE)
+
+
+@pytest.mark.req("S-14")
+def test_a_claim_sees_what_another_process_claimed_since_the_last(path: Path) -> None:
+    mine, theirs = FileJournal(path), FileJournal(path)
+    assert mine.claim(RUN, 1, ONE)
+    assert theirs.claim(RUN, 2, ONE)
+    assert not mine.claim(RUN, 2, ONE)
+    assert not theirs.claim(RUN, 1, ONE)
+
+
+@pytest.mark.req("S-14")
+def test_the_line_and_the_files_name_are_forced_to_the_disk_before_the_claim_stands(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: list[tuple[str, bytes]] = []
+    fsync = os.fsync
+
+    def watch(handle: int) -> None:
+        folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        forced.append(("folder" if folder else "file", path.read_bytes()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    journal = FileJournal(path)
+    assert journal.claim(RUN, 7, ONE)
+    assert forced == [("file", LINE), ("folder", LINE)]
+    assert journal.claim(RUN, 8, ONE)
+    assert [what for what, _ in forced] == ["file", "folder", "file"]
+    assert forced[-1][1].count(b"\n") == 2
+
+
+def test_a_claim_of_another_size_is_a_bug_of_ours(path: Path) -> None:
+    for run_id, digest in ((b"R", ONE), (RUN, b"1" * 31)):
+        with pytest.raises(LocalProtocolError):
+            FileJournal(path).claim(run_id, 7, digest)
+    assert not path.exists()
+
+
+# --- what the disk can do ------------------------------------------------------------------------
+
+
+@pytest.mark.req("S-16")
+def test_a_line_cut_off_anywhere_counts_as_an_answer_or_is_refused(path: Path) -> None:
+    before = LINE.replace(b":7,", b":6,")
+    for cut in range(1, len(LINE)):
+        path.write_bytes(before + LINE[:cut])
+        if cut < ROUND_READABLE:
+            with pytest.raises(ConfigError, match="line 2 was cut off") as caught:
+                FileJournal(path).claim(RUN, 9, ONE)
+            assert f"sed -i '2d' {path}" in caught.value.hint
+            continue
+        assert FileJournal(path).check() == 2
+        assert not FileJournal(path).claim(RUN, 7, ONE), cut
+        assert FileJournal(path).claim(RUN, 9, ONE), cut
+        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        assert [line["round"] for line in lines] == [6, 7, 9], cut
+        assert FileJournal(path).check() == 3
+
+
+@pytest.mark.req("S-16")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\n",
+        b"hello\n",
+        LINE[:-5] + b"\n",
+        LINE.replace(b"52", b"5g", 1),
+        LINE.replace(b":7,", b":07,"),
+        LINE.replace(b":", b": ", 1),
+        LINE[:-1] + b" \n",
+        LINE.replace(b"\n", b"\r\n"),
+        bytes(len(LINE)) + b"\n",
+    ],
+)
+def test_a_damaged_line_is_named_with_its_remedy_and_nothing_is_claimed(
+    path: Path, damage: bytes
+) -> None:
+    path.write_bytes(LINE + damage + LINE.replace(b":7,", b":8,"))
+    for use in (FileJournal(path).check, lambda: FileJournal(path).claim(RUN, 9, ONE)):
+        with pytest.raises(ConfigError, match=f"{path}: line 2 is not an answer") as caught:
+            use()
+        assert f"sed -i '2d' {path}" in caught.value.hint
+    subprocess.run(["sed", "-i", "2d", str(path)], check=True)
+    assert FileJournal(path).check() == 2
+
+
+@pytest.mark.req("S-16")
+@pytest.mark.parametrize("tail", [bytes(40), LINE[:-1] + b"x", LINE[:60] + bytes(9), b"[" * 9999])
+def test_a_last_line_that_is_no_part_of_an_answer_is_refused(path: Path, tail: bytes) -> None:
+    path.write_bytes(LINE + tail)
+    with pytest.raises(ConfigError, match="line 2"):
+        FileJournal(path).check()
+
+
+@pytest.mark.req("S-15")
+def test_a_disk_that_fills_up_in_the_middle_of_a_line_leaves_none_of_it(path: Path) -> None:
+    journal = FileJournal(path)
+    assert journal.claim(RUN, 7, ONE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(LINE) + 50, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="file too large") as caught:
+            journal.claim(RUN, 8, ONE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "make room" in caught.value.hint
+    assert path.read_bytes() == LINE
+    assert journal.claim(RUN, 8, ONE)
+
+
+@pytest.mark.req("S-15")
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_disk_that_fails_makes_no_claim(
+    path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*arguments: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(answer_journal.os, call, fail)
+    with pytest.raises(ConfigError, match="input/output error"):
+        FileJournal(path).claim(RUN, 7, ONE)
+    monkeypatch.undo()
+    assert path.read_bytes() == b""
+    assert FileJournal(path).claim(RUN, 7, ONE)
+
+
+@pytest.mark.req("S-15")
+def test_a_path_that_cannot_hold_a_journal_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("missing/answers.jsonl", ".", "fifo"):
+        with pytest.raises(ConfigError) as caught:
+            FileJournal(tmp_path / name).claim(RUN, 7, ONE)
+        assert caught.value.hint
+
+
+@pytest.mark.req("S-15")
+def test_a_lock_that_another_process_holds_is_not_waited_for(path: Path) -> None:
+    assert FileJournal(path).claim(RUN, 7, ONE)
+    with path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="in use by another process"):
+            FileJournal(path).claim(RUN, 8, ONE)
+    assert FileJournal(path).claim(RUN, 8, ONE)
+
+
+@pytest.mark.req("S-14")
+def test_a_journal_set_back_under_a_running_node_is_noticed(path: Path) -> None:
+    journal = FileJournal(path)
+    assert journal.claim(RUN, 7, ONE)
+    older = path.read_bytes()
+    assert journal.claim(RUN, 8, ONE)
+    path.write_bytes(older)
+    with pytest.raises(ConfigError, match="replaced or cut") as caught:
+        journal.claim(RUN, 8, TWO)
+    assert "restores its state folder" in caught.value.hint
+    path.unlink()
+    with pytest.raises(ConfigError, match="replaced or cut"):
+        journal.claim(RUN, 8, TWO)
+
+
+# --- copies of a node ----------------------------------------------------------------------------
+
+
+def run_script(mode: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.support.answers", mode, str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        timeout=120,
+        check=False,
+    )
+
+
+def answered(folder: Path) -> list[int]:
+    lines = (folder / ANSWERS).read_bytes().splitlines()
+    return [json.loads(line)["round"] for line in lines]
+
+
+def answers_in(sent: list[Message]) -> int:
+    return sum(isinstance(message, UnmaskAnswer) for message in sent)
+
+
+def watch(run: Run) -> list[Message]:
+    """Return the list that everything `NODE` sends from now on goes into."""
+    sent: list[Message] = []
+
+    def deliver(sender: str, to: str, frame: bytes) -> list[bytes]:
+        if sender == NODE:
+            sent.append(message_of(run, frame, sender))
+        return [frame]
+
+    run.deliver = deliver
+    return sent
+
+
+@pytest.mark.req("S-14")
+def test_a_node_killed_between_its_claim_and_its_answer_never_gives_it(tmp_path: Path) -> None:
+    result = run_script("kill", tmp_path)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert result.stdout == ""
+    assert answered(tmp_path) == [1]
+    run = run_on(tmp_path)  # the coordinator offers round 1 once more, the others know nothing
+    sent = watch(run)
+    run.boot()
+    run.play(60.0)
+    assert "round 1 was offered before" in str(run.of(PeerRejected, NODE)[0])
+    assert not answers_in(sent)
+    assert answered(tmp_path) == [1]
+
+
+@pytest.mark.req("S-14")
+def test_of_a_process_forked_before_its_answer_one_image_answers(tmp_path: Path) -> None:
+    result = run_script("fork", tmp_path)
+    assert result.returncode == 0, result.stderr
+    images = [json.loads(line) for line in result.stdout.splitlines()]
+    silent, speaks = sorted(images, key=lambda image: int(image["sent"]))
+    assert (silent["sent"], speaks["sent"]) == (0, 1)
+    assert speaks["ended"] == []
+    (why,) = silent["ended"]
+    assert "was answered before" in why or "in use by another process" in why
+    assert answered(tmp_path) == [1]
+
+
+@pytest.mark.req("S-05", "S-14")
+def test_a_copy_of_the_state_folder_cannot_answer_the_round_it_was_copied_in(
+    tmp_path: Path,
+) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    original.mkdir()
+    run = run_on(original)
+    request, _ = stop_before_answer(run)
+    save_memory(original / MEMORY, run.disk[NODE])
+    shutil.copytree(original, copy)  # cp -r, after the offer and before the answer
+    assert len(run.participants[NODE].receive(request, run.now).send) == 1
+    assert answered(original) == [1]
+
+    clone = run_on(copy)
+    sent = watch(clone)
+    clone.boot()
+    clone.play(60.0)  # offered round 1 again
+    assert "round 1 was offered before" in str(clone.of(PeerRejected, NODE)[0])
+    (rejected,) = clone.participants[NODE].receive(request, clone.now).events
+    assert isinstance(rejected, PeerRejected)
+    assert not any(isinstance(message, KeyAdvert | UnmaskAnswer) for message in sent)
+    assert not (copy / ANSWERS).exists()
+
+
+@pytest.mark.req("S-14")
+@pytest.mark.parametrize("asked", ["as in the first life", "afresh"])
+def test_an_older_copy_answers_for_new_secrets_only(tmp_path: Path, asked: str) -> None:
+    original, older = tmp_path / "original", tmp_path / "older"
+    original.mkdir()
+    shutil.copytree(original, older)  # before the offer: it remembers nothing
+    run = run_on(original)
+    old_request, first = stop_before_answer(run)
+    run.take(NODE, run.participants[NODE].receive(old_request, run.now))
+    assert answers_in(first) == 1
+
+    clone = run_on(older)
+    clone.events.append(("test", RoundEnded(0, "other random numbers", included=False)))
+    request, second = stop_before_answer(clone)
+    adverts = [m for m in (*first, *second) if isinstance(m, KeyAdvert)]
+    assert len(adverts) == 2
+    assert adverts[0] != adverts[1]
+    node = clone.participants[NODE]
+    if asked == "afresh":
+        clone.take(NODE, node.receive(request, clone.now))
+        assert answers_in(second) == 1
+        assert answered(older) == [1]
+    else:
+        clone.take(NODE, node.receive(old_request, clone.now))
+        assert clone.of(PeerRejected, NODE)
+        clone.take(NODE, node.receive(request, clone.now))
+        assert not answers_in(second)
+        assert not (older / ANSWERS).exists()
+
+
+# --- the daemon ----------------------------------------------------------------------------------
+
+
+class Wire:
+    """Stands for the socket: keeps what is sent, and what the disk held at that moment."""
+
+    def __init__(self, look: Callable[[], object]) -> None:
+        self._look = look
+        self.sent: list[tuple[bytes, object]] = []
+        self.traffic = SimpleNamespace(totals=(0, 0))
+
+    def send(self, frame: bytes) -> bool:
+        self.sent.append((frame, self._look()))
+        return True
+
+
+class Daemon:
+    """A node daemon whose session is driven by hand, by a coordinator that has only its key."""
+
+    def __init__(self, folder: Path) -> None:
+        self._federation = Federation(folder, 3)
+        self._federation.endpoint = "tcp://127.0.0.1:9"
+        self.names = self._federation.names
+        self.state = folder / "site-0-state"
+        self.records: list[Record] = []
+        config = load_node_config(self._federation.node_config("site-0"))
+        self.daemon = NodeDaemon(config, self.records.append)
+        self._hub = self._federation.identity("hub")
+        keys = {name: self._federation.identity(name).signing_key for name in (*self.names, "hub")}
+        self._identity = self._federation.identity("site-0")
+        self.wire = Wire(self._memory)
+        self.session = self.daemon._session = Participant(
+            self._identity,
+            "hub",
+            keys.get,
+            policy=config.node_policy(),
+            remembered=None,
+            rng=os.urandom,
+            journal=FileJournal(self.state / ANSWERS),
+        )
+
+    def _memory(self) -> object:
+        memory = load_memory(self.state / MEMORY)
+        return memory.rounds.get(RUN, 0) if memory else 0
+
+    def offer(self, round_id: int, **changes: object) -> RoundOffer:
+        offer = build_offer(make_plan(), make_state(next_round=round_id), tuple(self.names), 1)
+        return msgspec.structs.replace(offer, **changes)
+
+    def take(self, message: Message, run_id: bytes = RUN) -> None:
+        frame = seal_envelope(message, self._hub, to="site-0", run_id=run_id)
+        self.act(self.session.receive(frame, 0.0))
+
+    def act(self, step: SessionStep) -> None:
+        self.daemon._act(step, cast(NodeSocket, self.wire))
+
+    def sent(self) -> list[tuple[str, object]]:
+        key = self._identity.signing_key
+        return [
+            (
+                type(
+                    open_envelope(
+                        frame, sender="site-0", key=key, receiver="hub", run_id=RUN
+                    ).message
+                ).__name__,
+                disk,
+            )
+            for frame, disk in self.wire.sent
+        ]
+
+    def close(self) -> None:
+        self.daemon._worker.shutdown()
+        self.daemon._waiter.close()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    made = Daemon(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+WELCOME = Welcome(RUN, "0", 1, 0.0, 2.0, 0, 1)
+
+
+@pytest.mark.req("S-05")
+def test_a_rounds_id_is_forced_to_the_disk_before_the_first_message_of_that_round(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced: set[int] = set()
+    fsync = os.fsync
+
+    def watch_fsync(handle: int) -> None:
+        fsync(handle)
+        forced.add(os.fstat(handle).st_ino)
+
+    with hold_state(daemon.state):
+        monkeypatch.setattr(os, "fsync", watch_fsync)
+        daemon.take(WELCOME, NO_RUN)
+        daemon.take(daemon.offer(1, cohort=("site-0", "site-1", "stranger")))
+        assert (daemon.state / MEMORY).stat().st_ino in forced
+        assert daemon.state.stat().st_ino in forced
+        forced.clear()
+        daemon.take(daemon.offer(2))
+        assert daemon.session.state is State.LOADING
+        assert (daemon.state / MEMORY).stat().st_ino in forced
+        params = make_state().params
+        request = daemon.session.receive(
+            seal_envelope(ModelChunk(2, 0, params.tobytes()), daemon._hub, to="site-0", run_id=RUN),
+            0.0,
+        )
+        assert [type(event) for event in request.events] == [TrainRequested]
+        daemon.act(daemon.session.abstain(2, "no rows", 0.0))
+    assert daemon.sent() == [("Refusal", 1), ("KeyAdvert", 2)]
+
+
+@pytest.mark.req("S-15")
+def test_a_memory_that_cannot_be_stored_costs_the_round_and_sends_nothing(daemon: Daemon) -> None:
+    with hold_state(daemon.state):
+        daemon.take(WELCOME, NO_RUN)
+        (daemon.state / MEMORY).mkdir()  # no file can take this name
+        stranger = ("site-0", "site-1", "stranger")
+        for round_id, cohort in ((1, tuple(daemon.names)), (2, stranger)):
+            daemon.take(daemon.offer(round_id, cohort=cohort))
+            assert daemon.session.state is State.IDLE
+            record = daemon.records[-1]
+            assert (record["event"], record["round_id"]) == ("round.ended", round_id)
+            assert "cannot be remembered" in record["outcome"]
+            assert str(daemon.state / MEMORY) in record["outcome"]
+        assert not daemon.wire.sent
+        (daemon.state / MEMORY).rmdir()
+        daemon.take(daemon.offer(3))
+        assert daemon.session.state is State.LOADING
+        memory = load_memory(daemon.state / MEMORY)
+        assert memory is not None
+        assert memory.rounds == {RUN: 3}
+
+
+@pytest.mark.req("S-16")
+def test_a_node_does_not_start_on_a_damaged_journal(daemon: Daemon) -> None:
+    with hold_state(daemon.state):
+        (daemon.state / ANSWERS).write_bytes(b"hello\n" + LINE)
+    with pytest.raises(ConfigError, match=r"answers\.jsonl: line 1 is not an answer"):
+        daemon.daemon.run()
