@@ -37,6 +37,7 @@ from tests.support.randomness import InsecureLabelledRng
 __all__ = [
     "ALIVE",
     "STAGES",
+    "Arrival",
     "Network",
     "Round",
     "check",
@@ -113,7 +114,9 @@ def random_inputs(setup: RoundSetup, seed: int = 1) -> dict[NodeId, RingVector]:
 
 
 @dataclass(order=True)
-class _Arrival:
+class Arrival:
+    """A message that is on its way."""
+
     time: float
     order: int
     sender: NodeId = field(compare=False)
@@ -162,11 +165,13 @@ class Round:
             )
             for node in setup.cohort
         }
-        self.now = 0.0
+        self.now, self.started = 0.0, False
         self.deadlines: dict[NodeId, float] = {}
-        self.flying: list[_Arrival] = []
+        self.flying: list[Arrival] = []
         self.dead: set[NodeId] = set()
         self.over: set[NodeId] = set()
+        self.refused: set[NodeId] = set()
+        """Nodes whose round ended by what the coordinator sent."""
         self.totals: list[SumReady] = []
         self.failures: list[RoundFailed] = []
         self.errors: list[RemoteProtocolError] = []
@@ -197,6 +202,7 @@ class Round:
     # --- drivers -------------------------------------------------------------------------------
 
     def start(self) -> Round:
+        self.started = True
         self.take(COORDINATOR, self.coordinator.start(self.clock(COORDINATOR)))
         for node, client in self.clients.items():
             self.take(node, client.start(self.clock(node)))
@@ -204,7 +210,7 @@ class Round:
 
     def play(self) -> Round:
         """Run until nothing flies and nobody waits, in order of time."""
-        if not self.deadlines:
+        if not self.started:
             self.start()
         for _ in range(_MAX_EVENTS):
             party = min(self.deadlines, key=self.wake_time, default=None)
@@ -235,16 +241,25 @@ class Round:
                 nodes = self.setup.cohort
                 self.gone(nodes[index % len(nodes)])
             elif self.flying:
-                position = index % len(self.flying)
-                arrival = sorted(self.flying)[position]
-                if action != "repeat":
-                    self.flying.remove(arrival)
-                    heapq.heapify(self.flying)
-                if action != "lose":
+                arrival = sorted(self.flying)[index % len(self.flying)]
+                if action == "repeat":
                     self.deliver(arrival)
+                elif action == "lose":
+                    self._land(arrival)
+                else:
+                    self.arrive(arrival)
         return self.play()
 
     # --- what can happen -----------------------------------------------------------------------
+
+    def arrive(self, arrival: Arrival) -> None:
+        """Deliver this one next, whatever its time."""
+        self._land(arrival)
+        self.deliver(arrival)
+
+    def _land(self, arrival: Arrival) -> None:
+        self.flying.remove(arrival)
+        heapq.heapify(self.flying)
 
     def clock(self, party: NodeId) -> float:
         """Return what the party's clock shows."""
@@ -264,7 +279,7 @@ class Round:
         """Tell the coordinator that a node has left."""
         self.take(COORDINATOR, self.coordinator.drop(node, self.clock(COORDINATOR)))
 
-    def deliver(self, arrival: _Arrival) -> None:
+    def deliver(self, arrival: Arrival) -> None:
         receiver, sender = arrival.receiver, arrival.sender
         if not arrival.data:
             self.gone(sender)
@@ -283,6 +298,8 @@ class Round:
         except RemoteProtocolError as error:
             self.errors.append(error)
             if receiver != COORDINATOR:  # its round is over
+                if receiver not in self.over:
+                    self.refused.add(receiver)
                 self.over.add(receiver)
                 self.deadlines.pop(receiver, None)
             return
@@ -313,7 +330,7 @@ class Round:
         data = encode(message)
         for delay in self.network(sender, receiver, message):
             time = self.now + delay
-            heapq.heappush(self.flying, _Arrival(time, next(self._order), sender, receiver, data))
+            heapq.heappush(self.flying, Arrival(time, next(self._order), sender, receiver, data))
 
     def _lives(self, node: NodeId, message: Message) -> bool:
         if node not in self.dead and stage_of(message) < self.dies.get(node, ALIVE):
@@ -322,7 +339,7 @@ class Round:
             self.dead.add(node)
             self.deadlines.pop(node, None)
             if self.announced:  # after what the node had sent before
-                news = _Arrival(self.now, next(self._order), node, COORDINATOR, b"")
+                news = Arrival(self.now, next(self._order), node, COORDINATOR, b"")
                 heapq.heappush(self.flying, news)
         return False
 

@@ -231,7 +231,7 @@ def plays_on_a_graph(setup: RoundSetup, dies: Pattern, *, announced: bool, seed:
     expected = Expected(played, dies)
     assert not played.blamed
     assert {error.peer for error in played.errors} <= {"coordinator"}
-    assert len(played.errors) == len(expected.left)
+    assert played.refused == expected.left
     assert played.reason is expected.reason, dies
     if expected.reason is None:
         assert played.contributors == expected.survivors
