@@ -94,8 +94,9 @@ def test_a_signed_advert_of_another_suite_is_refused(suite: int) -> None:
 )
 def test_a_signed_key_that_nobody_can_use_is_refused(keys: dict[str, bytes]) -> None:
     setup = make_setup(5)
+    adverts.check_keys(advert(setup))
     with pytest.raises(AuthenticationError, match="key") as caught:
-        adverts.verify_advert(setup, advert(setup, **keys))
+        adverts.check_keys(advert(setup, **keys))
     assert caught.value.peer == NODE
 
 
