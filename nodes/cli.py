@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, str]] = {
     "coordinator": "run the coordinator of a federation",
     "node": "run a node beside its data",
     "simulate": "run the same protocol in one process, on a virtual clock",
+    "thresholds": "show how many neighbours, shares and signatures a round takes",
     "detect": "score new data with a trained model",
     "features": "turn a packet capture into the 115 traffic statistics",
     "keys": "provision, show, rotate and revoke keys",

@@ -228,7 +228,7 @@ class Simulation:
         self._random = np.random.default_rng(seed)
         self._watch = _Watch(scheme_named(plan.scheme))
         self._schemes = {plan.scheme: self._watch}
-        self._policy = NodePolicy(schemes=(plan.scheme,), min_neighbours=2)
+        self._policy = NodePolicy(schemes=(plan.scheme,), collusion=plan.collusion)
         self._coordinator_identity = _Identity(COORDINATOR_ID)
         names = [f"node-{index:05d}" for index in range(n_nodes)]
         identities = {name: _Identity(name) for name in names}

@@ -269,7 +269,7 @@ def check_offer(
 
 
 def _check_thresholds(offer: RoundOffer, policy: NodePolicy) -> None:
-    """Refuse an offer that is not private if as many nodes collude as the policy assumes (T-07)."""
+    """Refuse an offer that is not private if as many nodes collude as the policy assumes (P-07)."""
     n = len(offer.cohort)
     least = math.floor(policy.collusion * n + 1e-9)
     if offer.colluders < least:

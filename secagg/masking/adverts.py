@@ -25,6 +25,7 @@ __all__ = [
     "SUITE_HYBRID",
     "Entry",
     "advert_digest",
+    "check_keys",
     "coin_at",
     "coin_fits",
     "graph_seed",
@@ -96,8 +97,8 @@ def verify_advert(setup: RoundSetup, advert: KeyAdvert) -> None:
     """Check an advert against the roster's key of the node it names (M-04).
 
     Raises:
-        AuthenticationError: blames that node; it is not in the cohort, its suite is unknown, its
-            signature fails, or nobody could agree on a secret with one of its keys.
+        AuthenticationError: blames that node; it is not in the cohort, its suite is unknown, or
+            its signature fails.
     """
     if advert.suite != SUITE_HYBRID:
         raise AuthenticationError(advert.node_id, f"its advert is of suite {advert.suite}")
@@ -111,6 +112,16 @@ def verify_advert(setup: RoundSetup, advert: KeyAdvert) -> None:
     signed = _signed_parts(setup, advert.node_id, advert.suite, parts)
     key = setup.signing_keys.get(advert.node_id, b"")
     verify(key, advert.signature, KEY_ADVERT, *signed, signer=advert.node_id)
+
+
+def check_keys(advert: KeyAdvert) -> None:
+    """Refuse an advert with whose keys nobody could agree on a secret (M-04).
+
+    A node need not ask: it finds out when it agrees.
+
+    Raises:
+        AuthenticationError: blames the node of the advert.
+    """
     agreement.check_public(advert.node_id, advert.agreement_key)
     kem.check_public(advert.node_id, advert.kem_key)
 

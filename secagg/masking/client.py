@@ -234,7 +234,10 @@ class MaskingClient:
     def _initiate(self, now: float) -> Step:
         capsules = []
         for node in sorted(self._graph.successors(self._me)):  # M-26
-            secret, capsule = self._keys.initiate(self._peers[node], self._binding)
+            try:
+                secret, capsule = self._keys.initiate(self._peers[node], self._binding)
+            except AuthenticationError as error:
+                raise self._fault(f"relayed an unusable key ({error})") from error  # M-04
             self._pairs[node] = secret
             capsules.append((node, capsule, pairs.confirmation(secret.mask_seed)))
         self._phase = Phase.AGREEING
@@ -254,7 +257,10 @@ class MaskingClient:
         if len(live) + 1 < self._setup.threshold:
             raise self._fault(f"only {len(live)} neighbours agreed on a key")
         for sender, capsule, confirmation in message.capsules:
-            secret = self._keys.respond(self._peers[sender], capsule, self._binding)
+            try:
+                secret = self._keys.respond(self._peers[sender], capsule, self._binding)
+            except AuthenticationError as error:
+                raise self._fault(f"relayed an unusable key ({error})") from error  # M-04
             if pairs.confirmation(secret.mask_seed) != confirmation:  # M-26
                 raise self._fault(f"the key of {sender} is altered or was wrong from the start")
             self._pairs[sender] = secret

@@ -157,6 +157,7 @@ class MaskingCoordinator:
         if message.node_id != sender:
             raise _Fault("its advert names another node")
         adverts.verify_advert(self._setup, message)  # M-04
+        adverts.check_keys(message)
         self._seen.adverts[sender] = message
         return True
 

@@ -28,6 +28,7 @@ __all__ = [
     "MAX_BITS",
     "MAX_DEGREE",
     "SECURITY_BITS",
+    "SPARSE_FROM",
     "MaskingParameters",
     "choose",
     "graph_failure_bits",
@@ -46,6 +47,8 @@ MAX_BITS: Final = 128
 """Highest of either; so far, some fraction always is allowed that a hint can name."""
 MAX_DEGREE: Final = 2048
 """Most neighbours: one message carries an advert of 1.4 kB for each."""
+SPARSE_FROM: Final = 128
+"""Cohort size from which a sparse graph saves more than the margin that it costs (P-06)."""
 GRAPH_DRAWS: Final = 4
 """Graphs that an adversary may see before it settles for one: attempts at the reveal (P-04)."""
 
@@ -229,6 +232,8 @@ def _solve(aim: _Aim, colluders: int, dropouts: int) -> MaskingParameters | None
 
 def _sparse(aim: _Aim, quorum: int, colluders: int, dropouts: int) -> tuple[int, int] | None:
     """Return the least h = k/2 that is private and live, and its least private w; or None."""
+    if aim.n < SPARSE_FROM:
+        return None
     most = min((aim.n - 2) // 2, MAX_DEGREE // 2)  # beyond it the graph is complete
     odds = _privacy_odds(aim.n, aim.security_bits)
     private = _bars(quorum, max(colluders, 1), odds=odds, most=most)  # P-03

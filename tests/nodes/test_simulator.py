@@ -57,7 +57,7 @@ def test_it_runs_the_sessions_of_the_daemons() -> None:
 
 
 def test_a_sparse_graph_and_the_plain_scheme_give_exact_sums_too() -> None:
-    assert play(60, 1, collusion=0.02, tolerance=0.15, dropout=0.02)[0].exact
+    assert play(130, 1, collusion=0.02, tolerance=0.15, dropout=0.02)[0].exact
     assert play(5, 1, scheme="insecure-plain")[0].exact
 
 
