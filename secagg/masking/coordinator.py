@@ -164,7 +164,7 @@ class MaskingCoordinator:
     def _on_coin(self, sender: NodeId, message: Coin) -> bool:
         commitment = self._seen.adverts[sender].coin_commitment
         if message.attempt != self._attempt:
-            raise _Fault(f"a coin of toss {message.attempt} in toss {self._attempt}")
+            raise ReplayError(sender, f"a coin of toss {message.attempt} in {self._attempt}")
         if not adverts.coin_fits(message.coin, commitment, self._attempt):  # M-06
             raise _Fault("its coin is not the one it committed to")
         self._coins[sender] = message.coin
