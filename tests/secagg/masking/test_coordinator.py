@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from secagg import ring
 from secagg.errors import LocalProtocolError, RemoteProtocolError, ReplayError
-from secagg.masking import masks
+from secagg.masking import adverts, views
 from secagg.masking.coordinator import MaskingCoordinator, Phase
 from secagg.schemes import SCHEMES
 from secagg.steps import PeerBlamed, PeersMissed, RoundFailed, SumReady
@@ -14,24 +15,36 @@ from secagg.types import (
     AbortReason,
 )
 from secagg.wire.messages import (
+    Encapsulations,
     KeyAdvert,
     MaskedChunk,
     Message,
+    PeerEncapsulations,
     PeerKeys,
     PeerShares,
     SealedShares,
     Survivors,
     SurvivorSignature,
     UnmaskAnswer,
+    UnmaskRequest,
 )
+from tests.secagg.masking.test_uploads import buffered, with_padding_set
 from tests.support.fleet import TestSigner, make_setup
 from tests.support.messages import changed
-from tests.support.scripts import EXCHANGES, Recording, snapshot
+from tests.support.scripts import EXCHANGES, Recording, deaths, snapshot
 
 SETUP = make_setup(5, dim=70)  # 3 chunks of 32, 32 and 6 values; 19 bits
 ROUND = Recording(SCHEMES["masking"], SETUP)
 NODE = "node-0002"
-PHASES = [Phase.KEYS, Phase.SHARES, Phase.INPUT, Phase.SIGNATURES, Phase.UNMASK]
+SIZE = ring.packed_size(32, SETUP.ring_bits)
+PHASES = [
+    Phase.KEYS,
+    Phase.AGREEMENT,
+    Phase.SHARES,
+    Phase.INPUT,
+    Phase.SIGNATURES,
+    Phase.UNMASK,
+]
 
 
 def coordinator_before(kind: type[Message]) -> tuple[MaskingCoordinator, list[Message]]:
@@ -68,9 +81,11 @@ def test_the_phases_follow_each_other() -> None:
     [
         ({"node_id": "node-0003"}, "names another node"),
         ({"suite": 2}, "suite"),
-        ({"mask_key": b"\x09" + bytes(31)}, "signature"),
-        ({"share_key": b"\x09" + bytes(31)}, "signature"),
+        ({"agreement_key": b"\x09" + bytes(31)}, "signature"),
+        ({"kem_key": bytes(1184)}, "signature"),
+        ({"round_commitment": bytes(32)}, "signature"),
         ({"self_commitment": bytes(32)}, "signature"),
+        ({"coin_commitment": bytes(32)}, "signature"),
         ({"signature": bytes(64)}, "signature"),
     ],
 )
@@ -80,14 +95,56 @@ def test_a_bad_advert(change: dict[str, object], match: str) -> None:
 
 
 @pytest.mark.req("M-04")
-@pytest.mark.parametrize("key", ["mask_key", "share_key"])
-def test_an_advert_with_a_small_order_key_costs_only_its_sender(key: str) -> None:
-    """One node signs a useless key: the others must not stumble over it."""
+@pytest.mark.parametrize(
+    "keys", [{"agreement_key": bytes(32)}, {"kem_key": b"\xff" * 1184}], ids=str
+)
+def test_an_advert_with_a_useless_key_costs_only_its_sender(keys: dict[str, bytes]) -> None:
+    """One node signs a key of small order: the others must not stumble over it."""
     role, (advert,) = coordinator_before(KeyAdvert)
     assert isinstance(advert, KeyAdvert)
-    keys = {"mask_key": advert.mask_key, "share_key": advert.share_key, key: bytes(32)}
-    bad = masks.make_advert(SETUP, TestSigner(NODE), **keys, commitment=advert.self_commitment)
+    honest = {"agreement_key": advert.agreement_key, "kem_key": advert.kem_key}
+    commitments = (advert.round_commitment, advert.self_commitment, advert.coin_commitment)
+    bad = adverts.make_advert(
+        SETUP, TestSigner(NODE), **{**honest, **keys}, commitments=commitments
+    )
     costs_its_place(role, bad, "key")
+
+
+@pytest.mark.req("M-26")
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda capsules: capsules[1:],
+        lambda capsules: capsules[::-1],
+        lambda capsules: capsules + capsules[-1:],
+        lambda capsules: (*capsules[:-1], ("stranger", *capsules[-1][1:])),
+        lambda capsules: (*capsules[:-1], (NODE, *capsules[-1][1:])),
+        lambda capsules: (),
+    ],
+)
+def test_capsules_are_for_exactly_the_successors(lie) -> None:
+    role, (message,) = coordinator_before(Encapsulations)
+    assert isinstance(message, Encapsulations)
+    costs_its_place(role, changed(message, capsules=lie(message.capsules)), "successors")
+
+
+@pytest.mark.req("M-26")
+def test_everybody_learns_who_agreed_and_gets_what_its_predecessors_sent() -> None:
+    lost = "node-0004"
+    script = Recording(SCHEMES["masking"], SETUP, fault=deaths({lost: Encapsulations}))
+    sent = {
+        (sender, receiver): (sender, capsule, confirmation)
+        for sender, message in script.to_coordinator
+        if isinstance(message, Encapsulations)
+        for receiver, capsule, confirmation in message.capsules
+    }
+    assert lost not in {sender for sender, _ in sent}
+    for node in SETUP.cohort[:4]:
+        message = script.to_client[node][1]
+        assert isinstance(message, PeerEncapsulations)
+        assert message.agreed == SETUP.cohort[:4]
+        due = sorted(entry for (_, receiver), entry in sent.items() if receiver == node)
+        assert list(message.capsules) == due
 
 
 @pytest.mark.req("M-08")
@@ -107,22 +164,33 @@ def test_boxes_are_for_exactly_the_neighbours(lie) -> None:
     costs_its_place(role, changed(shares, boxes=lie(shares.boxes)), "neighbours")
 
 
+@pytest.mark.req("M-08")
+def test_no_box_is_for_a_neighbour_that_did_not_agree() -> None:
+    lost = "node-0004"
+    script = Recording(SCHEMES["masking"], SETUP, fault=deaths({lost: Encapsulations}))
+    for sender, message in script.to_coordinator:
+        if isinstance(message, SealedShares):
+            receivers = [receiver for receiver, _ in message.boxes]
+            assert receivers == [n for n in SETUP.cohort if n not in (sender, lost)]
+    assert script.outcome.contributors == SETUP.cohort[:4]
+
+
 @pytest.mark.req("M-16")
 @pytest.mark.parametrize(
     ("change", "match"),
     [
         ({"index": 1}, "where 0 was due"),
         ({"index": 2**20}, "where 0 was due"),
-        ({"data": bytes(75)}, "75 bytes"),
-        ({"data": bytes(77)}, "77 bytes"),
+        ({"data": bytes(SIZE - 1)}, f"{SIZE - 1} bytes"),
+        ({"data": bytes(SIZE + 1)}, f"{SIZE + 1} bytes"),
         ({"data": b"\0"}, "1 bytes"),
     ],
 )
 def test_a_chunk_out_of_order_or_of_another_size(change: dict[str, object], match: str) -> None:
     role, chunks = coordinator_before(MaskedChunk)
-    before = role._total.copy()
+    before = role._uploads.total.copy()
     costs_its_place(role, changed(chunks[0], **change), match)
-    assert np.array_equal(role._total, before)
+    assert np.array_equal(role._uploads.total, before)
 
 
 @pytest.mark.req("M-16")
@@ -131,11 +199,9 @@ def test_set_padding_bits_cost_the_whole_upload() -> None:
     assert isinstance(chunks[2], MaskedChunk)
     for chunk in chunks[:2]:
         role.receive(NODE, chunk, 0.0)
-    before = role._total.copy()
-    data = chunks[2].data
-    assert 6 * SETUP.ring_bits % 8  # there is padding
-    costs_its_place(role, changed(chunks[2], data=data[:-1] + bytes([data[-1] | 0x80])), "padding")
-    assert np.array_equal(role._total, before)
+    before = role._uploads.total.copy()
+    costs_its_place(role, with_padding_set(chunks[2], SETUP), "padding")
+    assert np.array_equal(role._uploads.total, before)
 
 
 @pytest.mark.req("M-16")
@@ -157,17 +223,17 @@ def test_inputs_are_folded_into_one_sum_and_not_kept() -> None:
     assert isinstance(chunks[0], MaskedChunk)
     for chunk in chunks:
         role.receive(NODE, chunk, 0.0)
-    assert NODE not in role._chunks
+    assert buffered(role._uploads) == 0
     picture = repr(snapshot(role))
     assert repr(chunks[0].data) not in picture
-    assert role._total.shape == (SETUP.dim,)
+    assert role._uploads.total.shape == (SETUP.dim,)
 
 
 @pytest.mark.req("M-11")
 def test_a_false_co_signature_costs_its_sender_only() -> None:
     role, (signature,) = coordinator_before(SurvivorSignature)
-    other = masks.sign_survivors(
-        SETUP, TestSigner(NODE), masks.view_digest(role._sharers_digest, SETUP.cohort[:4])
+    other = views.sign_survivors(
+        SETUP, TestSigner(NODE), views.view_digest(role._sharers_digest, SETUP.cohort[:4])
     )
     costs_its_place(role, changed(signature, signature=other), "signature")
 
@@ -175,37 +241,39 @@ def test_a_false_co_signature_costs_its_sender_only() -> None:
 @pytest.mark.req("M-11")
 def test_a_co_signature_under_other_sharers_costs_its_sender_only() -> None:
     role, (signature,) = coordinator_before(SurvivorSignature)
-    other = masks.sign_survivors(
-        SETUP, TestSigner(NODE), masks.view_digest(bytes(32), SETUP.cohort)
+    other = views.sign_survivors(
+        SETUP, TestSigner(NODE), views.view_digest(bytes(32), SETUP.cohort)
     )
     costs_its_place(role, changed(signature, signature=other), "signature")
 
 
 @pytest.mark.req("M-24")
-@pytest.mark.parametrize("case", ["other sharers", "other node", "survivors", "garbage"])
+@pytest.mark.parametrize("case", ["other sharers", "other node", "survivors", "garbage", "none"])
 def test_an_upload_signed_for_other_sharers_costs_its_sender_only(case: str) -> None:
     role, chunks = coordinator_before(MaskedChunk)
     digest, signer = role._sharers_digest, TestSigner(NODE)
     signatures = {
-        "other sharers": masks.sign_sharers(
-            SETUP, signer, masks.sharers_digest(role._graph_seed, SETUP.cohort[:4])
+        "other sharers": views.sign_sharers(
+            SETUP, signer, views.sharers_digest(role._graph_seed, SETUP.cohort[:4])
         ),
-        "other node": masks.sign_sharers(SETUP, TestSigner("node-0003"), digest),
-        "survivors": masks.sign_survivors(SETUP, signer, digest),
+        "other node": views.sign_sharers(SETUP, TestSigner("node-0003"), digest),
+        "survivors": views.sign_survivors(SETUP, signer, digest),
         "garbage": bytes(64),
+        "none": b"",
     }
-    before = role._total.copy()
+    before = role._uploads.total.copy()
     costs_its_place(role, changed(chunks[0], sharers_signature=signatures[case]), "signature")
-    assert np.array_equal(role._total, before)
+    assert np.array_equal(role._uploads.total, before)
 
 
 @pytest.mark.req("M-24")
-def test_an_upload_has_one_signature() -> None:
+def test_an_upload_is_signed_once_with_its_first_chunk() -> None:
     role, chunks = coordinator_before(MaskedChunk)
     role.receive(NODE, chunks[0], 0.0)
-    before = role._total.copy()
-    costs_its_place(role, changed(chunks[1], sharers_signature=bytes(64)), "different signatures")
-    assert np.array_equal(role._total, before)
+    before = role._uploads.total.copy()
+    again = changed(chunks[1], sharers_signature=chunks[0].sharers_signature)  # type: ignore[attr-defined]
+    costs_its_place(role, again, "carries a signature")
+    assert np.array_equal(role._uploads.total, before)
 
 
 @pytest.mark.req("M-09")
@@ -213,7 +281,7 @@ def test_an_upload_has_one_signature() -> None:
 def test_every_sharer_gets_one_list_and_the_signatures_of_its_neighbours() -> None:
     lists, survivors = set(), set()
     for node in SETUP.cohort:
-        shares, shown = ROUND.to_client[node][1:3]
+        shares, _, shown = ROUND.to_client[node][2:5]
         assert isinstance(shares, PeerShares)
         assert isinstance(shown, Survivors)
         lists.add(shares.sharers)
@@ -259,6 +327,7 @@ def test_another_round_another_phase_and_strangers_change_nothing(kind: type[Mes
     ("kind", "reason"),
     [
         (KeyAdvert, AbortReason.TOO_FEW_KEYS),
+        (Encapsulations, AbortReason.TOO_FEW_AGREEMENTS),
         (SealedShares, AbortReason.TOO_FEW_SHARES),
         (MaskedChunk, AbortReason.TOO_FEW_INPUTS),
         (SurvivorSignature, AbortReason.TOO_FEW_SIGNATURES),
@@ -276,7 +345,7 @@ def test_a_deadline_without_a_quorum_releases_nothing(
     assert step.events == (missed, RoundFailed(reason, 0, 4))
     assert step.done
     assert not step.send
-    assert role._total.size == 0
+    assert role._uploads.total.size == 0
     assert role.on_timeout(2e6).events == ()
     for sender, message in ROUND.to_coordinator:
         with pytest.raises(RemoteProtocolError):
@@ -317,6 +386,8 @@ def test_each_phase_has_a_deadline() -> None:
         step = role.receive(sender, message, 20.0)
         if step.send:
             assert step.deadline == 20.0 + SETUP.phase_timeout
+    assert step.done
+    assert step.deadline is None
 
 
 @pytest.mark.req("M-15")
@@ -358,3 +429,69 @@ def test_every_node_gets_the_same_list_of_adverts() -> None:
         assert isinstance(keys, PeerKeys)
         lists.add(keys.digests)
     assert len(lists) == 1
+
+
+# --- c co-signatures -----------------------------------------------------------------------------
+
+FEWER = make_setup(10, dim=9, threshold=6, colluders=1, quorum=8)  # c = 6
+WIDE = Recording(SCHEMES["masking"], FEWER)
+
+
+def up_to(kind: type[Message], n_given: int) -> MaskingCoordinator:
+    """Return a coordinator of ten that got messages of `kind` from the first `n_given`."""
+    role = SCHEMES["masking"].coordinator(FEWER)
+    role.start(0.0)
+    given = 0
+    for sender, message in WIDE.to_coordinator:
+        if isinstance(message, kind):
+            if given == n_given:
+                continue
+            given += 1
+        elif given:
+            break
+        role.receive(sender, message, 0.0)
+    assert isinstance(role, MaskingCoordinator)
+    return role
+
+
+@pytest.mark.req("M-03")
+@pytest.mark.req("M-11")
+@pytest.mark.req("M-14")
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (SurvivorSignature, AbortReason.TOO_FEW_SIGNATURES),
+        (UnmaskAnswer, AbortReason.TOO_FEW_UNMASK_ANSWERS),
+    ],
+)
+def test_after_the_input_c_nodes_are_enough_and_one_fewer_is_not(
+    kind: type[Message], reason: AbortReason
+) -> None:
+    assert FEWER.cosigners == 6
+    enough = up_to(kind, 6).on_timeout(1e6)
+    assert not any(isinstance(event, RoundFailed) for event in enough.events)
+    short = up_to(kind, 5).on_timeout(1e6)
+    assert short.events[-1] == RoundFailed(reason, 5, 6)
+    assert not short.send
+
+
+@pytest.mark.req("M-03")
+@pytest.mark.req("M-14")
+@pytest.mark.parametrize("kind", [KeyAdvert, Encapsulations, SealedShares])
+def test_up_to_the_input_it_takes_the_quorum(kind: type[Message]) -> None:
+    enough = up_to(kind, 8).on_timeout(1e6)
+    assert not any(isinstance(event, RoundFailed) for event in enough.events)
+    failed = up_to(kind, 7).on_timeout(1e6).events[-1]
+    assert isinstance(failed, RoundFailed)
+    assert (failed.alive, failed.needed) == (7, 8)
+
+
+@pytest.mark.req("M-11")
+def test_a_request_has_exactly_c_signatures_and_goes_to_all_signers() -> None:
+    seen = set()
+    for node in FEWER.cohort:
+        request = WIDE.to_client[node][-1]
+        assert isinstance(request, UnmaskRequest)
+        assert len(request.signatures) == FEWER.cosigners
+        seen.add(request.signatures)
+    assert len(seen) == 1
