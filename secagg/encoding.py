@@ -22,6 +22,9 @@ from secagg.types import RingVector, Rng
 __all__ = ["Encoded", "FixedPoint", "Segment", "ring_bits_for"]
 
 _UNIFORM_BITS: Final = 32
+_BLOCK: Final = 1 << 15  # coordinates at a time: the float64 temporaries stay in the cache
+_CLEARLY: Final = 1 - 1e-6  # well beyond the float error of a sum of squares
+_SMALL_BOUND: Final = 1e-100  # below it squares could underflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +117,54 @@ class FixedPoint:
         """
         if set(values) != {segment.name for segment in self.segments}:
             raise LocalProtocolError("the values do not name exactly the agreed segments")
-        parts: list[NDArray[np.float64]] = []
-        clipped: list[str] = []
+        vectors: list[NDArray[np.float64]] = []
+        norms: list[float | None] = []
         for segment in self.segments:
             vector = np.asarray(values[segment.name], dtype=np.float64)
-            if vector.shape != (segment.dim,) or not np.isfinite(vector).all():
-                raise LocalProtocolError(
-                    f"segment {segment.name!r} has a wrong shape or is not finite"
-                )
-            norm = _norm(vector)
-            if norm > segment.bound:  # E-03
-                clipped.append(segment.name)
-                vector = vector / norm * segment.bound
-            parts.append(vector * (self.largest / segment.bound))
-        integers = _round_stochastically(np.concatenate(parts), rng)
-        np.clip(
-            integers, -self.largest, self.largest, out=integers
-        )  # float error at the bound only
+            if vector.shape != (segment.dim,):
+                raise LocalProtocolError(f"segment {segment.name!r} has shape {vector.shape}")
+            vectors.append(vector)
+            norms.append(self._excess_norm(vector, segment))
+        integers = np.empty(self.dim, dtype=np.int32)
+        uniform = np.frombuffer(rng(4 * self.dim), dtype="<u4")
+        start = 0
+        for segment, vector, norm in zip(self.segments, vectors, norms, strict=True):
+            for lower in range(0, segment.dim, _BLOCK):
+                x = self._scale(vector[lower : lower + _BLOCK], norm, segment.bound)
+                part = slice(start + lower, start + lower + len(x))
+                integers[part] = _round_stochastically(x, uniform[part], self.largest)
+            start += segment.dim
+        clipped = (s.name for s, norm in zip(self.segments, norms, strict=True) if norm is not None)
         return Encoded(ring.from_signed(integers, self.ring_bits), tuple(clipped))
+
+    def _excess_norm(self, vector: NDArray[np.float64], segment: Segment) -> float | None:
+        """Return the L2 norm of `vector` if it is above the segment's bound, else None.
+
+        Raises:
+            LocalProtocolError: `vector` is not finite (E-02).
+        """
+        # One pass settles it for a vector clearly within its bound: a sum of squares is finite only
+        # if every entry is.
+        with np.errstate(all="ignore"):
+            squares = float(np.dot(vector, vector))
+        if segment.bound > _SMALL_BOUND and math.sqrt(squares) < _CLEARLY * segment.bound:
+            return None
+        if not np.isfinite(vector).all():
+            raise LocalProtocolError(f"segment {segment.name!r} is not finite")
+        norm = _norm(vector)
+        return norm if norm > segment.bound else None  # E-03
+
+    def _scale(
+        self, vector: NDArray[np.float64], norm: float | None, bound: float
+    ) -> NDArray[np.float64]:
+        """Return `vector`, of a segment with that norm if it is clipped, in units of bound/M."""
+        step = self.largest / bound
+        if norm is None:
+            return vector * step
+        x: NDArray[np.float64] = vector / norm
+        x *= bound
+        x *= step
+        return x
 
     def decode(self, total: RingVector) -> dict[str, NDArray[np.float64]]:
         """Return the segments of a sum as float64 vectors.
@@ -149,7 +182,7 @@ class FixedPoint:
         start = 0
         for segment in self.segments:
             part = integers[start : start + segment.dim]
-            sums[segment.name] = part.astype(np.float64) * (segment.bound / self.largest)
+            sums[segment.name] = part * np.float64(segment.bound / self.largest)
             start += segment.dim
         return sums
 
@@ -160,8 +193,13 @@ def _norm(vector: NDArray[np.float64]) -> float:
     return peak * float(np.linalg.norm(vector / peak)) if peak > 0 else 0.0
 
 
-def _round_stochastically(x: NDArray[np.float64], rng: Rng) -> NDArray[np.int64]:
-    """Round down or up with the probability that makes the result exact on average (E-04)."""
-    uniform = np.frombuffer(rng(4 * len(x)), dtype="<u4") * 2.0**-_UNIFORM_BITS
-    rounded: NDArray[np.int64] = np.floor(x + uniform).astype(np.int64)
-    return rounded
+def _round_stochastically(
+    x: NDArray[np.float64], uniform: NDArray[np.uint32], largest: int
+) -> NDArray[np.float64]:
+    """Round `x` in place, down or up with the probability that is exact on average (E-04).
+
+    Float error can lift an entry at the bound above `largest`, so the result is cut to it.
+    """
+    x += uniform * 2.0**-_UNIFORM_BITS
+    np.floor(x, out=x)
+    return np.clip(x, -largest, largest, out=x)

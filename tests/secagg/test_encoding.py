@@ -135,6 +135,40 @@ def test_the_randomness_decides_up_or_down() -> None:
     assert encoding.encode(integer, always(b"\xff")).vector.tolist() == [0]
 
 
+@pytest.mark.req("E-04")
+@pytest.mark.parametrize("length", [0.5, 0.999, 3.0])
+def test_long_vectors_are_encoded_like_short_ones(length: float) -> None:
+    """Work is done in blocks: the formula over the whole vector gives the same integers."""
+    dims, value_bits = (70_001, 5), 24
+    encoding = FixedPoint((Segment("a", dims[0], 2.0), Segment("b", dims[1], 1.0)), value_bits, 28)
+    x = np.random.default_rng(5).normal(size=dims[0])
+    values = {"a": x * length * 2.0 / np.linalg.norm(x), "b": np.linspace(-0.3, 0.3, dims[1])}
+    drawn = np.random.default_rng(6).bytes(4 * sum(dims))
+    encoded = encoding.encode(values, {4 * sum(dims): drawn}.__getitem__)
+    cut = values["a"] * min(1.0, 1 / length)
+    scaled = np.concatenate([cut / 2.0, values["b"]]) * encoding.largest
+    floor = np.floor(scaled + np.frombuffer(drawn, dtype="<u4") / 2**32).astype(np.int64)
+    integers = encoded.vector.astype(np.int64)
+    integers[integers >= 1 << 27] -= 1 << 28
+    assert np.count_nonzero(integers != floor) <= 3  # where float64 sees x + U on an integer
+    assert np.abs(integers - floor).max() <= 1
+    assert encoded.clipped == (("a",) if length > 1 else ())
+
+
+@pytest.mark.req("E-03")
+@pytest.mark.parametrize("bound", [1e-300, 1e-160, 1e-100, 1e-9, 1.0, 1e200])
+@pytest.mark.parametrize(
+    ("factor", "clipped"), [(0.5, ()), (1 - 1e-9, ()), (1 + 1e-9, ("update",)), (2.0, ("update",))]
+)
+def test_clipping_is_exact_at_bounds_of_any_size(
+    bound: float, factor: float, clipped: tuple[str, ...]
+) -> None:
+    encoding = one_segment(1000, bound=bound)
+    x = np.full(1000, factor * bound / math.sqrt(1000))
+    encoded = encoding.encode({"update": x}, always(b"\0"))
+    assert encoded.clipped == clipped
+
+
 @pytest.mark.req("E-03")
 def test_a_long_vector_is_scaled_to_its_bound_and_named() -> None:
     encoding = FixedPoint((Segment("a", 2, 5.0), Segment("b", 2, 5.0)), 16, 20)
