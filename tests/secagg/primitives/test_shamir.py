@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg.errors import LocalProtocolError
-from secagg.primitives.shamir import PRIME, SHARE_SIZE, combine, split
+from secagg.primitives.shamir import PRIME, SHARE_SIZE, combine, lagrange_at_zero, split
 from tests.support.randomness import InsecureLabelledRng
 
 
@@ -84,6 +84,56 @@ def test_any_threshold_of_shares_gives_the_secret(
 
 
 @pytest.mark.req("M-18")
+@pytest.mark.parametrize("threshold", [1, 2, 19, 20, 21, 39, 40, 41, 60])
+def test_shares_are_values_of_the_drawn_polynomial(threshold: int) -> None:
+    """Computed term by term with reduced powers; a share has no other choice than the draws."""
+    points = [*range(1, 60), 2**31 - 1]
+    shares = split(b"\xfe" * 32, points, threshold, InsecureLabelledRng(4, "draws"))
+    rng = InsecureLabelledRng(4, "draws")
+    terms = [int.from_bytes(b"\xfe" * 32, "little")]
+    terms += [int.from_bytes(rng(49), "little") for _ in range(threshold - 1)]
+    for point in points:
+        value = sum(c * pow(point, power, PRIME) for power, c in enumerate(terms)) % PRIME
+        assert shares[point] == value.to_bytes(SHARE_SIZE, "little")
+
+
+def slow_lagrange(points: tuple[int, ...]) -> tuple[int, ...]:
+    coefficients = []
+    for i in points:
+        value = 1
+        for j in points:
+            if j != i:
+                value = value * j * pow(j - i, PRIME - 2, PRIME) % PRIME
+        coefficients.append(value)
+    return tuple(coefficients)
+
+
+@pytest.mark.req("M-18")
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([3, 15, 10_001, 2**16, 2**21, 2**31 - 1]).flatmap(
+        lambda largest: st.lists(
+            st.integers(1, largest), min_size=1, max_size=min(largest, 12), unique=True
+        )
+    )
+)
+def test_the_coefficients_are_lagranges(points: list[int]) -> None:
+    assert lagrange_at_zero(tuple(points)) == slow_lagrange(tuple(points))
+
+
+@pytest.mark.req("M-18")
+@pytest.mark.parametrize("points", [range(1, 52), range(9_950, 10_002), range(2**31 - 50, 2**31)])
+def test_the_coefficients_of_many_points(points: range) -> None:
+    assert lagrange_at_zero(tuple(points)) == slow_lagrange(tuple(points))
+
+
+@pytest.mark.parametrize("points", [(), (1, 1), (0, 1), (-1, 2), (1, 2**31)])
+def test_points_without_coefficients_are_our_own_fault(points: tuple[int, ...]) -> None:
+    with pytest.raises(LocalProtocolError):
+        lagrange_at_zero(points)
+
+
+@pytest.mark.req("M-18")
 @pytest.mark.parametrize("secret", [bytes(32), b"\xff" * 32, b"\1" + bytes(31)])
 def test_every_32_bytes_are_a_secret(secret: bytes) -> None:
     shares = split(secret, [1, 2, 3], 2, InsecureLabelledRng(2, "extremes"))
@@ -134,6 +184,8 @@ def test_a_value_beyond_32_bytes_is_no_secret() -> None:
         (bytes(33), [1, 2], 1),
         (bytes(32), [1, 1], 1),
         (bytes(32), [0, 1], 1),
+        (bytes(32), [1, 2**31], 1),
+        (bytes(32), [], 1),
         (bytes(32), [1, 2], 0),
         (bytes(32), [1, 2], 3),
     ],
