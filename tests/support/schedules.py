@@ -41,6 +41,7 @@ __all__ = [
     "Network",
     "Round",
     "check",
+    "faithful",
     "fates",
     "late",
     "plain_sum",
