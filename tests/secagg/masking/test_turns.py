@@ -1,4 +1,4 @@
-"""The input phase of the coordinator: eight uploads at a time, and no gap in the circle after it."""
+"""The input phase of the coordinator: eight uploads at a time, no gap in the circle after."""
 
 from __future__ import annotations
 
