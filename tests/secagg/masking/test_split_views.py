@@ -13,16 +13,21 @@ import pytest
 
 from secagg import ring
 from secagg.errors import RemoteProtocolError
-from secagg.masking import masks
+from secagg.masking import adverts, masks, pairs, views
 from secagg.masking.client import MaskingClient, Phase
-from secagg.masking.graph import graph_seed, neighbours_of
+from secagg.masking.graph import Graph, build_graph
 from secagg.primitives import shamir
 from secagg.schemes import SCHEMES
 from secagg.types import NodeId, RingVector, RoundSetup
 from secagg.wire.messages import (
+    AdvertList,
+    Coin,
+    Encapsulations,
     KeyAdvert,
     MaskedChunk,
     Message,
+    PairCapsule,
+    PeerEncapsulations,
     PeerKeys,
     PeerShares,
     SealedShares,
@@ -30,6 +35,7 @@ from secagg.wire.messages import (
     SurvivorSignature,
     UnmaskAnswer,
     UnmaskRequest,
+    UploadTurn,
 )
 from tests.support.fleet import COORDINATOR, Fleet, TestSigner, make_setup
 from tests.support.messages import changed
@@ -51,19 +57,42 @@ class EvilCoordinator:
         self.colluders = setup.cohort[len(setup.cohort) - n_colluders :]
         self.honest = setup.cohort[: len(setup.cohort) - n_colluders]
         self.adverts = {n: self._one(n, KeyAdvert, self.client(n).start(0.0)) for n in setup.cohort}
-        digests = tuple((n, masks.advert_digest(a)) for n, a in self.adverts.items())
-        self.seed, degree = graph_seed(setup.offer_hash, digests), setup.neighbours
-        self.neighbours = {
-            n: neighbours_of(n, setup.cohort, degree=degree, seed=self.seed) for n in setup.cohort
-        }
-        self.boxes: dict[NodeId, dict[NodeId, bytes]] = {}
+        digests = tuple((n, adverts.advert_digest(a)) for n, a in self.adverts.items())
+        coins = self._coins()
+        self.seed = adverts.graph_seed(setup.offer_hash, digests, coins)
+        self.graph: Graph = build_graph(setup.cohort, degree=setup.neighbours, seed=self.seed)
+        self.neighbours = {n: self.graph.neighbours(n) for n in setup.cohort}
+        self.capsules: dict[NodeId, list[PairCapsule]] = {n: [] for n in setup.cohort}
         for node in setup.cohort:
             theirs = tuple(self.adverts[peer] for peer in sorted(self.neighbours[node]))
-            keys = PeerKeys(setup.round_id, digests, theirs)
-            self.boxes[node] = dict(self._tell(node, keys, SealedShares).boxes)
+            keys = PeerKeys(setup.round_id, digests, coins, theirs)
+            for to, *sent in self._tell(node, keys, Encapsulations).capsules:
+                self.capsules[to].append((node, *sent))
+        self.pairs: dict[NodeId, dict[NodeId, pairs.PairSecret]] = {}
+        self.boxes: dict[NodeId, dict[NodeId, bytes]] = {}
+        self.backups: dict[NodeId, bytes] = {}
+        for node in setup.cohort:
+            agreed = PeerEncapsulations(setup.round_id, setup.cohort, tuple(self.capsules[node]))
+            shares = self._tell(node, agreed, SealedShares)
+            self.boxes[node], self.backups[node] = dict(shares.boxes), shares.backup
+            if node in self.colluders:
+                self.pairs[node] = dict(self.client(node)._pairs)
         self.told: dict[NodeId, Ids] = {}
         self.signed: dict[NodeId, bytes] = {}
         self.masked: dict[NodeId, RingVector] = {}
+
+    def _coins(self) -> tuple[bytes, ...]:
+        """Toss for a sparse graph; there is nothing to gain by lying here (test_coins.py)."""
+        n, degree = len(self.setup.cohort), self.setup.neighbours
+        if not build_graph(self.setup.cohort, degree=degree, seed=b"").half:
+            return ()
+        entries = tuple(
+            (node, adverts.advert_digest(advert), advert.coin_commitment)
+            for node, advert in self.adverts.items()
+        )
+        assert len(entries) == n
+        message = AdvertList(self.setup.round_id, 1, entries)
+        return tuple(self._tell(node, message, Coin).coin for node in self.setup.cohort)
 
     def client(self, node: NodeId) -> MaskingClient:
         role = self.fleet.clients[node]
@@ -82,21 +111,22 @@ class EvilCoordinator:
         """Tell one node who shared, and keep its upload."""
         owners = sorted(self.neighbours[node] & set(sharers))
         boxes = tuple((owner, self.boxes[owner][node]) for owner in owners)
-        chunk = self._tell(node, PeerShares(self.setup.round_id, sharers, boxes), MaskedChunk)
+        self.client(node).receive(PeerShares(self.setup.round_id, sharers, boxes), 0.0)
+        chunk = self._tell(node, UploadTurn(self.setup.round_id), MaskedChunk)
         self.told[node], self.signed[node] = sharers, chunk.sharers_signature
         masked = ring.unpack(chunk.data, self.setup.dim, self.setup.ring_bits)
         assert masked is not None
         self.masked[node] = masked
 
     def digest_told(self, node: NodeId) -> bytes:
-        return masks.sharers_digest(self.seed, self.told[node])
+        return views.sharers_digest(self.seed, self.told[node])
 
     def survivors(self, node: NodeId, survivors: Ids) -> Survivors:
         """Return the best message there is: colluders sign what the receiver was told."""
         signed = tuple(
             (
                 owner,
-                masks.sign_sharers(self.setup, TestSigner(owner), self.digest_told(node))
+                views.sign_sharers(self.setup, TestSigner(owner), self.digest_told(node))
                 if owner in self.colluders
                 else self.signed[owner],
             )
@@ -121,6 +151,7 @@ def one_chunk(n: int, **changes: object) -> RoundSetup:
 
 
 COHORTS = [(4, 1), (9, 2), (10, 3), (12, 0)]
+"""Nodes, and how many of them collude: no more than the set-up assumes."""
 
 
 def short_list(evil: EvilCoordinator, victims: Ids) -> Ids:
@@ -183,7 +214,7 @@ def test_co_signatures_under_other_sharers_unmask_nothing(
     n: int, n_colluders: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second lock: without M-24 a signature over the same survivors still does not serve."""
-    monkeypatch.setattr(masks, "verify_sharers", lambda *args: None)
+    monkeypatch.setattr(views, "verify_sharers", lambda *args: None)
     evil = EvilCoordinator(one_chunk(n), n_colluders)
     victim, survivors = evil.honest[0], short_list(evil, (evil.honest[0],))
     for node in evil.setup.cohort:
@@ -246,13 +277,13 @@ def test_a_forged_signature_ends_the_round(case: str) -> None:
     evil, message = shown()
     setup, last = evil.setup, evil.setup.cohort[-1]
     signer, mine = TestSigner(last), evil.digest_told("node-0001")
-    adverts = masks.sharers_digest(bytes(32), setup.cohort)
+    adverts = views.sharers_digest(bytes(32), setup.cohort)
     forged = {
         "garbage": bytes(64),
         "swapped": dict(message.sharers_signatures)["node-0002"],
-        "round": masks.sign_sharers(one_chunk(5, round_id=6), signer, mine),
-        "adverts": masks.sign_sharers(setup, signer, adverts),
-        "co-signed": masks.sign_survivors(setup, signer, mine),
+        "round": views.sign_sharers(one_chunk(5, round_id=6), signer, mine),
+        "adverts": views.sign_sharers(setup, signer, adverts),
+        "co-signed": views.sign_survivors(setup, signer, mine),
     }[case]
     signatures = (*message.sharers_signatures[:-1], (last, forged))
     wrong = changed(message, sharers_signatures=signatures)
@@ -275,15 +306,55 @@ def test_survivors_are_part_of_the_sharers() -> None:
 
 # --- what M-24 prevents --------------------------------------------------------------------------
 
-SPARSE = {"neighbours": 4, "threshold": 3, "quorum": 8}
+SPARSE = {"neighbours": 6, "threshold": 3, "quorum": 8, "colluders": 1}
+"""Windows of three places, of which two must survive; c = 7."""
+
+
+def reveal(evil: EvilCoordinator, survivors: Ids, signers: Ids) -> dict[NodeId, UnmaskAnswer]:
+    """Have `signers` co-sign and unmask. Raises what the first that refuses raises."""
+    signed, answers = [], {}
+    for node in signers:
+        step = evil.client(node).receive(evil.survivors(node, survivors), 0.0)
+        message = step.send[0].message
+        assert isinstance(message, SurvivorSignature)
+        signed.append((node, message.signature))
+    for node in signers:
+        step = evil.client(node).receive(UnmaskRequest(evil.setup.round_id, tuple(signed)), 0.0)
+        answer = step.send[0].message
+        assert isinstance(answer, UnmaskAnswer)
+        answers[node] = answer
+    return answers
+
+
+def opened_secrets(
+    evil: EvilCoordinator, answers: dict[NodeId, UnmaskAnswer]
+) -> tuple[dict[NodeId, bytes], dict[NodeId, bytes]]:
+    """Return the self-mask seeds and round secrets that the answers give away, by owner."""
+    point = {node: index for index, node in enumerate(evil.setup.cohort, start=1)}
+    found: list[dict[NodeId, bytes]] = []
+    for kind in ("self_shares", "key_shares"):
+        shares: dict[NodeId, dict[int, bytes]] = {}
+        for node, answer in answers.items():
+            for owner, share in getattr(answer, kind):
+                shares.setdefault(owner, {})[point[node]] = share
+        combine = functools.partial(_combine, threshold=evil.setup.threshold)
+        enough = {o: s for o, s in shares.items() if len(s) >= evil.setup.threshold}
+        found.append({owner: combine(held) for owner, held in enough.items()})
+    return found[0], found[1]
+
+
+def seeds_of(evil: EvilCoordinator, node: NodeId, round_secret: bytes) -> dict[NodeId, bytes]:
+    peers = sorted(evil.neighbours[node])
+    context = evil.setup.context
+    return pairs.open_backup(round_secret, context, node, evil.backups[node], peers)
 
 
 def isolates(evil: EvilCoordinator) -> RingVector | None:
     """Play the attack on a sparse graph with one colluding neighbour; return the input it opens.
 
-    Of the victim's four neighbours, the colluder's pair mask is known and one honest node is
-    declared dropped, so that its key is revealed. The victim is told that the other two shared
-    nothing, and masks with neither; they hold shares of its self-mask seed and give them.
+    Of the victim's six neighbours, the colluder's pair mask is known and one honest node is
+    declared dropped, so that its backup opens. The victim is told that the other four shared
+    nothing, and masks with none of them; they hold shares of its self-mask seed and give them.
     """
     setup, colluder = evil.setup, evil.colluders[0]
     victim = min(evil.neighbours[colluder])
@@ -292,42 +363,19 @@ def isolates(evil: EvilCoordinator) -> RingVector | None:
     for node in setup.cohort:
         evil.show_sharers(node, told if node == victim else setup.cohort)
     survivors = tuple(node for node in setup.cohort if node != dropped)
-    signed, answers = [], {}
-    signers = [node for node in survivors if node != victim]
+    signers = tuple(node for node in survivors if node != victim)
     try:
-        for node in signers:
-            step = evil.client(node).receive(evil.survivors(node, survivors), 0.0)
-            message = step.send[0].message
-            assert isinstance(message, SurvivorSignature)
-            signed.append((node, message.signature))
+        answers = reveal(evil, survivors, signers)
     except RemoteProtocolError:
         return None
-    for node in signers:
-        step = evil.client(node).receive(UnmaskRequest(setup.round_id, tuple(signed)), 0.0)
-        answer = step.send[0].message
-        assert isinstance(answer, UnmaskAnswer)
-        answers[node] = answer
-    point = {node: index for index, node in enumerate(setup.cohort, start=1)}
-    seed = {
-        point[n]: dict(a.self_shares)[victim]
-        for n, a in answers.items()
-        if victim in dict(a.self_shares)
-    }
-    key = {
-        point[n]: dict(a.key_shares)[dropped]
-        for n, a in answers.items()
-        if dropped in dict(a.key_shares)
-    }
-    combine = functools.partial(_combine, threshold=setup.threshold)
+    self_seeds, round_secrets = opened_secrets(evil, answers)
+    due = [masks.self_mask(self_seeds[victim], setup.context, negative=True)]
+    seed = seeds_of(evil, dropped, round_secrets[dropped])[victim]
+    due.append(masks.pair_mask(seed, me=dropped, peer=victim))
+    known = evil.pairs[colluder][victim].mask_seed
+    due.append(masks.pair_mask(known, me=colluder, peer=victim))
     opened = evil.masked[victim].copy()
-    masks.add_self_mask(opened, setup.context, combine(seed), negative=True)
-    public = {victim: evil.adverts[victim].mask_key}
-    keys = {
-        dropped: masks.mask_private_key(combine(key)),
-        colluder: evil.client(colluder)._mask_key,
-    }
-    for node, private in keys.items():
-        masks.add_pair_masks(opened, setup.context, private, me=node, peers=public)
+    masks.apply_masks(opened, due)
     return ring.reduce(opened, setup.ring_bits)
 
 
@@ -346,9 +394,85 @@ def test_an_input_cannot_be_isolated_on_a_sparse_graph() -> None:
 @pytest.mark.req("M-24")
 def test_without_the_check_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: M-24 skipped. The attack opens the input of one node, bit for bit."""
-    monkeypatch.setattr(masks, "verify_sharers", lambda *args: None)
+    monkeypatch.setattr(views, "verify_sharers", lambda *args: None)
     evil = EvilCoordinator(one_chunk(12, **SPARSE), 1)
     victim = min(evil.neighbours[evil.colluders[0]])
     opened = isolates(evil)
     assert opened is not None
     assert np.array_equal(opened, evil.fleet.inputs[victim])
+
+
+# --- what M-25 prevents --------------------------------------------------------------------------
+
+THIN = {"neighbours": 6, "threshold": 3, "quorum": 13, "colluders": 0}
+
+
+def cuts_out(evil: EvilCoordinator, size: int) -> tuple[Ids, RingVector] | None:
+    """Name the three nodes on either side of an arc as dropped; return the sum over the arc."""
+    setup, circle = evil.setup, evil.graph.circle
+    half, context = evil.graph.half, setup.context
+    arc = circle[half : half + size]
+    gap = {*circle[:half], *circle[half + size : 2 * half + size]}
+    for node in setup.cohort:
+        evil.show_sharers(node, setup.cohort)
+    survivors = tuple(node for node in setup.cohort if node not in gap)
+    assert len(survivors) >= setup.quorum
+    try:
+        answers = reveal(evil, survivors, survivors)
+    except RemoteProtocolError:
+        return None
+    self_seeds, round_secrets = opened_secrets(evil, answers)
+    total = np.zeros(setup.dim, dtype=np.uint32)
+    due = []
+    for node in arc:
+        total += evil.masked[node]
+        due.append(masks.self_mask(self_seeds[node], context, negative=True))
+    for node in gap:
+        for peer, seed in seeds_of(evil, node, round_secrets[node]).items():
+            if peer in arc:
+                due.append(masks.pair_mask(seed, me=node, peer=peer))
+    masks.apply_masks(total, due)
+    return tuple(sorted(arc)), ring.reduce(total, setup.ring_bits)
+
+
+@pytest.mark.req("T-01")
+@pytest.mark.req("M-25")
+@pytest.mark.parametrize("size", [3, 4, 6])
+def test_no_arc_of_the_circle_can_be_cut_out_of_the_sum(size: int) -> None:
+    evil = EvilCoordinator(one_chunk(24, **THIN), 0)
+    assert cuts_out(evil, size) is None
+    over = [node for node in evil.setup.cohort if evil.client(node).phase is Phase.OVER]
+    assert len(over) == 1  # the first that was asked
+
+
+@pytest.mark.req("M-25")
+@pytest.mark.parametrize("size", [3, 4, 6])
+def test_without_that_check_it_can(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted fault: M-25 skipped. The sum over a few neighbours opens, bit for bit."""
+    monkeypatch.setattr(Graph, "is_whole", lambda *args: True)
+    evil = EvilCoordinator(one_chunk(24, **THIN), 0)
+    opened = cuts_out(evil, size)
+    assert opened is not None
+    arc, total = opened
+    assert len(arc) == size < evil.setup.quorum
+    assert np.array_equal(total, evil.fleet.plain_sum(arc))
+
+
+@pytest.mark.req("M-25")
+def test_a_node_refuses_each_survivor_set_with_a_gap_and_takes_the_others() -> None:
+    """Every pair of lost nodes: closer than three places is a gap, wherever on the circle."""
+    evil = EvilCoordinator(one_chunk(24, **THIN), 0)
+    cohort, circle = evil.setup.cohort, evil.graph.circle
+    for node in cohort:
+        evil.show_sharers(node, cohort)
+    askable = set(cohort)
+    for distance in range(1, 7):
+        lost = {circle[distance], circle[2 * distance]}
+        survivors = tuple(node for node in cohort if node not in lost)
+        node = min(askable - lost)
+        askable.discard(node)
+        if distance < 3:
+            refuses(evil, node, evil.survivors(node, survivors), "a gap in the graph")
+        else:
+            step = evil.client(node).receive(evil.survivors(node, survivors), 0.0)
+            assert isinstance(step.send[0].message, SurvivorSignature)
