@@ -19,9 +19,12 @@ FROM_A_NODE = {
     "Refusal": {"round_id", "reason", "explanation"},
     "Farewell": {"round_id"},
     "KeyAdvert": {
-        "round_id", "node_id", "suite", "mask_key", "share_key", "self_commitment", "signature",
+        "round_id", "node_id", "suite", "agreement_key", "kem_key", "round_commitment",
+        "self_commitment", "coin_commitment", "signature",
     },
-    "SealedShares": {"round_id", "boxes"},
+    "Coin": {"round_id", "attempt", "coin"},
+    "Encapsulations": {"round_id", "capsules"},
+    "SealedShares": {"round_id", "boxes", "backup"},
     "MaskedChunk": {"round_id", "index", "sharers_signature", "data"},
     "SurvivorSignature": {"round_id", "signature"},
     "UnmaskAnswer": {"round_id", "self_shares", "key_shares"},
@@ -29,7 +32,8 @@ FROM_A_NODE = {
 }  # fmt: skip
 FROM_THE_COORDINATOR = {
     "Welcome", "RosterUpdate", "Heartbeat", "RoundOffer", "ModelChunk", "RoundClosed",
-    "RunFinished", "PeerKeys", "PeerShares", "Survivors", "UnmaskRequest",
+    "RunFinished", "AdvertList", "PeerKeys", "PeerEncapsulations", "PeerShares", "UploadTurn",
+    "Survivors", "UnmaskRequest",
 }  # fmt: skip
 OFFER: RoundOffer = changed(  # type: ignore[assignment]
     sample(RoundOffer),

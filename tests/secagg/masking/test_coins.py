@@ -456,3 +456,20 @@ def test_a_node_known_to_be_gone_costs_one_toss_and_no_deadline() -> None:
             role.receive(node, coin_of(node, 1), 0.0)
     step = role.drop(OTHER, 1.0)
     assert lists(step).keys() == set(NODES) - {OTHER}
+
+
+@pytest.mark.req("M-21")
+@pytest.mark.parametrize("kind", [Coin, AdvertList])
+def test_what_arrives_twice_costs_nobody_at_the_coordinator_its_place(kind: type[Message]) -> None:
+    """A coin twice is refused; a list twice ends the round of the node that got it twice."""
+    fleet = Fleet(MASKING, SETUP)
+
+    def fault(sender: NodeId, receiver: NodeId, message: Message) -> list[Message]:
+        twice = isinstance(message, kind) and OTHER in (sender, receiver)
+        return [message] * (2 if twice else 1)
+
+    outcome = fleet.play(fault)
+    assert outcome.total is not None
+    survivors = NODES if kind is Coin else tuple(node for node in NODES if node != OTHER)
+    assert outcome.contributors == survivors
+    assert np.array_equal(outcome.total, fleet.plain_sum(survivors))
