@@ -32,7 +32,7 @@ class Case:
     about: str
     rules: Sequence[str]
     expect: Mapping[str, Any]
-    """`refused`: (party, layer, whom it blames); `blamed`: nodes; `failed`: reason; `sum`: nodes."""
+    """`refused`: party, layer, whom it blames; `blamed` and `sum`: nodes; `failed`: why."""
     changes: Sequence[Change] = ()
     silent: Mapping[str, tuple[type[Message], int]] = field(default_factory=dict)
     to_the_end: bool = False
@@ -149,7 +149,7 @@ def _sparse() -> list[Case]:
             "two nodes on opposite sides of the circle upload nothing; every window keeps two",
             ("M-01", "M-25", "M-27"),
             {"sum": [node for node in eight if node not in pair]},
-            silent={node: (MaskedChunk, 0) for node in pair},
+            silent=dict.fromkeys(pair, (MaskedChunk, 0)),
             to_the_end=True,
         ),
         Case(
@@ -189,7 +189,7 @@ def _sparse() -> list[Case]:
             "two nodes next to each other upload nothing, and a window of three keeps one",
             ("M-14", "M-25"),
             {"failed": "graph_too_thin"},
-            silent={node: (MaskedChunk, 0) for node in graph_of("sparse-8").circle[:2]},
+            silent=dict.fromkeys(graph_of("sparse-8").circle[:2], (MaskedChunk, 0)),
             to_the_end=True,
         ),
     ]
@@ -203,7 +203,7 @@ def _too_few() -> list[Case]:
             f"two of four nodes fall silent, three are needed: {phase}",
             ("M-03", "M-14"),
             {"failed": reason},
-            silent={node: PHASES[phase] for node in ("node-b", "node-c")},
+            silent=dict.fromkeys(("node-b", "node-c"), PHASES[phase]),
             to_the_end=True,
         )
         for phase, reason in FEWER.items()

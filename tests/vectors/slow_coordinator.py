@@ -120,7 +120,7 @@ class Coordinator:
         self.phase = "over"
         reply.events.append(["failed", reason])
 
-    # --- messages: whether the sender has given all that it owes -----------------------------------
+    # --- messages: whether the sender has given all that it owes ---------------------------------
 
     def _take_advert(self, sender: str, advert: list[Any]) -> bool:
         _require(advert[2] == sender and is_valid_advert(self.setup, advert))
@@ -183,7 +183,7 @@ class Coordinator:
             _require(named == sorted(set(named)) and set(named) <= near & owners)
         return True
 
-    # --- phases ------------------------------------------------------------------------------------
+    # --- phases ----------------------------------------------------------------------------------
 
     def _settle(self, reply: Reply) -> Reply:
         """Let the next upload, and close phases until somebody is waited for."""

@@ -1,4 +1,7 @@
-"""The building blocks of specs/30-masking.md a second time, one value at a time; nothing of `secagg`."""
+"""The building blocks of specs/10, 20 and 30 a second time, one value at a time.
+
+Nothing of `secagg`.
+"""
 
 from __future__ import annotations
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import pytest
 
+from secagg.types import AbortReason
 from tests.vectors import slow, slow_coordinator, slow_parts
-from tests.vectors.files import FOLDER, Operation, Scenario, read, scenario, scenario_names
+from tests.vectors.failures import failures
+from tests.vectors.files import FOLDER, Operation, Scenario, scenario, scenario_names
 from tests.vectors.generate import documents
 from tests.vectors.real import RealCoordinator, RealNode, setup_of
 from tests.vectors.slow import COORDINATOR, Refused, Reply
+from tests.vectors.stage import Recording
 
 NAMES = scenario_names()
+SLOW = sorted(Path(__file__).parent.glob("slow*.py"))
 
 
 class Party(Protocol):
@@ -54,10 +61,10 @@ def slow_world(played: Scenario) -> dict[str, Party]:
 WORLDS = {"real": real_world, "slow": slow_world}
 
 
-def happens(parties: dict[str, Party], operation: Operation) -> tuple[Operation, Reply | None]:
-    """Do one operation; return it with what came of it."""
+def happens(parties: dict[str, Party], operation: Operation) -> tuple[Operation, list[int] | None]:
+    """Do one operation; return what came of it, and the sum if there is one."""
     party = parties[operation.at]
-    plain = Operation(operation.at, operation.do, operation.sender, operation.data)
+    nothing = replace(operation, sends=(), events=(), refused=None)
     try:
         if operation.do == "receive":
             reply = party.receive(operation.sender, operation.data)
@@ -67,13 +74,9 @@ def happens(parties: dict[str, Party], operation: Operation) -> tuple[Operation,
             assert isinstance(party, RealCoordinator | slow_coordinator.Coordinator)
             reply = party.on_timeout()
     except Refused as refusal:
-        return Operation(*vars_of(plain)[:4], refused=(refusal.layer, refusal.blames)), None
+        return replace(nothing, refused=(refusal.layer, refusal.blames)), None
     events = tuple(tuple(event) for event in reply.events)
-    return Operation(*vars_of(plain)[:4], tuple(reply.sends), events), reply
-
-
-def vars_of(operation: Operation) -> tuple[object, ...]:
-    return operation.at, operation.do, operation.sender, operation.data
+    return replace(nothing, sends=tuple(reply.sends), events=events), reply.total
 
 
 def by_receiver(sends: tuple[tuple[str, bytes], ...]) -> dict[str, list[bytes]]:
@@ -83,6 +86,31 @@ def by_receiver(sends: tuple[tuple[str, bytes], ...]) -> dict[str, list[bytes]]:
     return found
 
 
+@pytest.mark.req("M-01")
+@pytest.mark.req("M-03")
+@pytest.mark.req("M-04")
+@pytest.mark.req("M-05")
+@pytest.mark.req("M-06")
+@pytest.mark.req("M-07")
+@pytest.mark.req("M-08")
+@pytest.mark.req("M-09")
+@pytest.mark.req("M-10")
+@pytest.mark.req("M-11")
+@pytest.mark.req("M-12")
+@pytest.mark.req("M-13")
+@pytest.mark.req("M-14")
+@pytest.mark.req("M-15")
+@pytest.mark.req("M-16")
+@pytest.mark.req("M-17")
+@pytest.mark.req("M-18")
+@pytest.mark.req("M-19")
+@pytest.mark.req("M-21")
+@pytest.mark.req("M-22")
+@pytest.mark.req("M-24")
+@pytest.mark.req("M-25")
+@pytest.mark.req("M-26")
+@pytest.mark.req("M-27")
+@pytest.mark.req("M-28")
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_all_happens_as_written(name: str, world: str) -> None:
@@ -90,10 +118,93 @@ def test_all_happens_as_written(name: str, world: str) -> None:
     parties = WORLDS[world](played)
     total = None
     for index, operation in enumerate(played.operations):
-        found, reply = happens(parties, operation)
+        found, summed = happens(parties, operation)
         where = f"operation {index} at {operation.at}"
         assert found.refused == operation.refused, where
         assert found.events == operation.events, where
         assert by_receiver(found.sends) == by_receiver(operation.sends), where
-        total = reply.total if reply and reply.total is not None else total
+        total = total or summed
     assert total == played.total
+
+
+@pytest.mark.req("M-01")
+@pytest.mark.parametrize("name", NAMES)
+def test_sums_are_those_of_the_inputs(name: str) -> None:
+    played = scenario(name)
+    if "sum" not in played.expect:
+        assert played.total is None
+        return
+    modulus = 1 << played.setup["ring_bits"]
+    inputs = [played.nodes[node]["input"] for node in played.expect["sum"]]
+    assert played.total == [sum(column) % modulus for column in zip(*inputs, strict=True)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_expect_says_what_the_operations_say(name: str) -> None:
+    played = scenario(name)
+    assert Recording(list(played.operations)).outcome() == played.expect
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_holds_one_failure_or_none(name: str) -> None:
+    """Only one message arrives that was not sent, or not as the next one."""
+    played, foreign = scenario(name), 0
+    on_the_way: dict[tuple[str, str], list[bytes]] = {}
+    delivered: set[bytes] = set()
+    for operation in played.operations:
+        channel = on_the_way.get((operation.sender, operation.at), [])
+        if operation.do == "receive":
+            is_next = channel[:1] == [operation.data]
+            foreign += not is_next
+            if is_next or operation.data not in delivered:
+                del channel[:1]
+            delivered.add(operation.data)
+        for to, data in operation.sends:
+            on_the_way.setdefault((operation.at, to), []).append(data)
+    assert foreign == (name in {case.name for case in failures()})
+
+
+def test_every_rule_that_a_file_is_about_is_carried() -> None:
+    marks = test_all_happens_as_written.pytestmark  # type: ignore[attr-defined]
+    carried = {mark.args[0] for mark in marks if mark.name == "req"}
+    assert carried == {rule for name in NAMES for rule in scenario(name).rules}
+
+
+def test_every_reason_to_fail_a_round_of_masking_has_a_file() -> None:
+    found = {scenario(name).expect.get("failed") for name in NAMES} - {None}
+    elsewhere = {AbortReason.TOO_FEW_NODES, AbortReason.ZERO_WEIGHT}  # of the session
+    assert found == set(AbortReason) - elsewhere
+
+
+def test_the_files_are_what_the_generator_writes() -> None:
+    """A difference is a new wire format or catalogue: `python -m tests.vectors.generate`.
+
+    A new wire format needs a new PROTOCOL_VERSION from the first release on (W-11).
+    """
+    committed = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.json")}
+    written = documents()
+    assert set(committed) == set(written)
+    assert [name for name in written if written[name] != committed[name]] == []
+
+
+def test_the_files_stay_small() -> None:
+    assert sum(path.stat().st_size for path in FOLDER.glob("*.json")) < 1_500_000
+
+
+@pytest.mark.parametrize("path", SLOW, ids=lambda path: path.name)
+def test_the_slow_implementation_shares_no_code(path: Path) -> None:
+    imported: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    allowed = {*sys.stdlib_module_names, "cryptography"}
+    ours = {name for name in imported if name.split(".")[0] not in allowed}
+    assert not {name for name in ours if not re.match(r"tests\.vectors\.slow", name)}
+    assert not {"importlib", "runpy"} & {name.split(".")[0] for name in imported}
+
+
+def test_there_is_a_slow_implementation() -> None:
+    assert {path.name for path in SLOW} >= {"slow.py", "slow_parts.py", "slow_wire.py"}
