@@ -323,8 +323,7 @@ class MaskingClient:
             if node in sharers
         ]
         masks.apply_masks(self._vector, due)
-        masked = ring.reduce(self._vector, setup.ring_bits)
-        self._vector = np.empty(0, dtype=np.uint32)
+        masked, self._vector = self._vector, np.empty(0, dtype=np.uint32)
         self._pairs.clear()
         step = setup.chunk_values
         signature = views.sign_sharers(setup, self._signer, self._sharers_digest)
