@@ -510,3 +510,19 @@ def test_a_node_does_not_start_on_a_damaged_journal(daemon: Daemon) -> None:
         (daemon.state / ANSWERS).write_bytes(b"hello\n" + LINE)
     with pytest.raises(ConfigError, match=r"answers\.jsonl: line 1 is not an answer"):
         daemon.daemon.run()
+
+
+@pytest.mark.req("S-14")
+@pytest.mark.timeout(240)
+def test_a_daemon_killed_before_its_answer_left_has_it_on_disk(tmp_path: Path) -> None:
+    with Federation(tmp_path, 3, rounds=1, liveness=30.0) as federation:
+        federation.start_coordinator()
+        victim, *others = federation.names
+        for name in others:
+            federation.start_node(name)
+        dying = federation.start_node(victim, "--die-before", "UnmaskAnswer")
+        dying.popen.wait(90)
+        assert dying.popen.returncode == -signal.SIGKILL
+        journal = tmp_path / f"{victim}-state" / ANSWERS
+        assert answered(journal.parent) == [1]
+        assert stat.S_IMODE(journal.stat().st_mode) == 0o600

@@ -33,7 +33,7 @@ from secagg.wire.messages import (
     UnmaskAnswer,
     Welcome,
 )
-from tests.support.answers import ANNOUNCING, NODE, stop_before_answer
+from tests.support.answers import NODE, stop_before_answer
 from tests.support.fleet import COORDINATOR
 from tests.support.run import Run, make_plan, make_state, message_of
 
@@ -432,7 +432,7 @@ def test_a_node_that_got_a_bad_model_says_so_by_its_heartbeat() -> None:
 
 @pytest.mark.req("S-14")
 def test_an_answer_that_was_claimed_before_is_withheld_and_only_this_nodes_round_is_over() -> None:
-    run = Run(n=4, plan=make_plan(rounds=2), schemes=ANNOUNCING)
+    run = Run(n=4, plan=make_plan(rounds=2))
     journal = run.journals[NODE] = MemoryJournal()
     assert journal.claim(RUN_ID, 1, bytes(32))  # in an earlier life that its memory has forgotten
     answers: list[tuple[str, int]] = []
@@ -464,7 +464,7 @@ def test_a_journal_that_cannot_be_written_costs_the_answer_and_not_the_run() -> 
                 raise ConfigError("no space left on device", hint="make room")
             return super().claim(run_id, round_id, digest)
 
-    run = Run(n=4, plan=make_plan(rounds=2), schemes=ANNOUNCING)
+    run = Run(n=4, plan=make_plan(rounds=2))
     run.journals[NODE] = FullDisk()
     request, sent = stop_before_answer(run)
     run.take(NODE, run.participants[NODE].receive(request, run.now))
@@ -480,7 +480,7 @@ def test_a_journal_that_cannot_be_written_costs_the_answer_and_not_the_run() -> 
 
 @pytest.mark.req("S-14")
 def test_a_second_unmask_request_gets_no_second_answer() -> None:
-    run = Run(n=4, plan=make_plan(rounds=1), schemes=ANNOUNCING)
+    run = Run(n=4, plan=make_plan(rounds=1))
     request, sent = stop_before_answer(run)
     node = run.participants[NODE]
     run.take(NODE, node.receive(request, run.now))

@@ -5,79 +5,27 @@ Usage: python -m tests.support.answers kill|fork FOLDER
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from nodes.answer_journal import FileJournal
 from nodes.node_daemon import ANSWERS, MEMORY
 from nodes.session.events import RoundEnded, SessionStep
 from nodes.store import load_memory, save_memory
-from secagg.roles import ClientRole, CoordinatorRole, Scheme
-from secagg.schemes import SCHEMES
-from secagg.steps import AnswerReady, Step
-from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
-from secagg.wire.codec import encode
-from secagg.wire.messages import Message, UnmaskAnswer, UnmaskRequest
+from secagg.types import NodeId
+from secagg.wire.messages import Message, UnmaskRequest
 from tests.support.fleet import COORDINATOR
 from tests.support.run import Run, make_plan, make_state, message_of
 
 NODE = "node-0"
 
 
-class _Announcer:
-    """Says `AnswerReady` with an unmask answer where the role itself does not."""
-
-    def __init__(self, inner: ClientRole) -> None:
-        self._inner = inner
-        self._announced = False
-
-    def start(self, now: float) -> Step:
-        return self._inner.start(now)
-
-    def receive(self, message: Message, now: float) -> Step:
-        step = self._inner.receive(message, now)  # type: ignore[arg-type]
-        self._announced |= any(isinstance(event, AnswerReady) for event in step.events)
-        answers = [out.message for out in step.send if isinstance(out.message, UnmaskAnswer)]
-        if not answers or self._announced:
-            return step
-        ready = AnswerReady(hashlib.sha256(encode(answers[0])).digest())
-        return replace(step, events=(*step.events, ready))
-
-    def on_timeout(self, now: float) -> Step:
-        return self._inner.on_timeout(now)
-
-
-class _Announcing:
-    name, private = "masking", True
-
-    def client(
-        self,
-        setup: RoundSetup,
-        vector: RingVector,
-        signer: Signer,
-        *,
-        coordinator: NodeId,
-        rng: Rng,
-    ) -> ClientRole:
-        inner = SCHEMES[self.name]
-        return _Announcer(inner.client(setup, vector, signer, coordinator=coordinator, rng=rng))
-
-    def coordinator(self, setup: RoundSetup) -> CoordinatorRole:
-        return SCHEMES[self.name].coordinator(setup)
-
-
-ANNOUNCING: Mapping[str, Scheme] = {"masking": _Announcing()}
-
-
 def run_on(folder: Path, n: int = 4) -> Run:
     """A one-round run whose `NODE` has its memory and its journal in `folder`."""
-    run = Run(n=n, plan=make_plan(rounds=1), state=make_state(), schemes=ANNOUNCING)
+    run = Run(n=n, plan=make_plan(rounds=1), state=make_state())
     run.journals[NODE] = FileJournal(folder / ANSWERS)
     memory = load_memory(folder / MEMORY)
     if memory is not None:

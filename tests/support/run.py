@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,8 +23,6 @@ from nodes.session.journal import AnswerJournal, MemoryJournal
 from nodes.session.offer import NodePolicy, RunPlan
 from nodes.session.participant import Participant
 from secagg.errors import RemoteProtocolError
-from secagg.roles import Scheme
-from secagg.schemes import SCHEMES
 from secagg.types import NodeId
 from secagg.wire.envelope import open_envelope
 from secagg.wire.messages import Message
@@ -84,7 +82,6 @@ class Run:
     trainer: Callable[[NodeId, TrainRequested], LocalUpdate] = constant_update
     deliver: Filter = lambda sender, to, frame: [frame]
     journals: dict[NodeId, AnswerJournal] = field(default_factory=dict)
-    schemes: Mapping[str, Scheme] = field(default_factory=lambda: SCHEMES)
 
     def __post_init__(self) -> None:
         self.names = [f"node-{index}" for index in range(self.n)]
@@ -123,7 +120,6 @@ class Run:
                 remembered=self.disk.get(name),
                 rng=InsecureLabelledRng(len(self.events), name),
                 journal=self.journals.setdefault(name, MemoryJournal()),
-                schemes=self.schemes,
             )
             self.participants[name].set_roster_version(1)
             self.take(name, self.participants[name].start(self.now, self.now))
