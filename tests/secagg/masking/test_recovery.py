@@ -330,6 +330,20 @@ def test_only_the_seeds_toward_survivors_are_used() -> None:
 
 
 @pytest.mark.req("M-27")
+@pytest.mark.parametrize("lost", [0, 2, 6])
+def test_a_backup_has_no_place_for_a_neighbour_that_did_not_agree(lost: int) -> None:
+    """One node is gone before the agreement, another after its shares: the seeds stay in order."""
+    fleet = Fleet(MASKING, make_setup(7, dim=9))
+    early, late = fleet.setup.cohort[lost], fleet.setup.cohort[3]
+    outcome = fleet.play(deaths({early: Encapsulations, late: MaskedChunk}))
+    survivors = tuple(node for node in fleet.setup.cohort if node not in (early, late))
+    assert outcome.blamed == set()
+    assert outcome.contributors == survivors
+    assert outcome.total is not None
+    assert np.array_equal(outcome.total, fleet.plain_sum(survivors))
+
+
+@pytest.mark.req("M-27")
 def test_without_the_check_a_wrong_seed_would_give_a_wrong_sum(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
