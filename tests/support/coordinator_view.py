@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,10 +15,12 @@ from secagg import ring
 from secagg.masking import masks, pairs
 from secagg.primitives import shamir
 from secagg.types import NodeId, RingVector, RoundSetup
-from secagg.wire.messages import KeyAdvert, MaskedChunk, Message, SealedShares, UnmaskAnswer
+from secagg.wire.messages import KeyAdvert, MaskedChunk, RoundMessage, SealedShares, UnmaskAnswer
 from tests.support.schedules import Round
 
 __all__ = ["View"]
+
+M = TypeVar("M", bound=RoundMessage)
 
 
 @dataclass
@@ -48,7 +51,7 @@ class View:
     def survivors(self) -> tuple[NodeId, ...]:
         return self.played.contributors
 
-    def received(self, kind: type[Message]) -> list[tuple[NodeId, Message]]:
+    def received(self, kind: type[M]) -> list[tuple[NodeId, M]]:
         return [(sender, m) for sender, m in self.played.seen if isinstance(m, kind)]
 
     def without_self_mask(self, node: NodeId) -> RingVector:

@@ -137,6 +137,7 @@ class Round:
         dies: Node to the index of the stage before which it dies.
         announced: Whether the coordinator is told at once that a node died, or finds out at its
             deadline.
+        early: Whether a node dies right after its last message, or when the next one is due.
         clocks: Party to the rate of its clock; 1 where it is not named.
     """
 
@@ -149,11 +150,13 @@ class Round:
         network: Network = faithful,
         dies: Mapping[NodeId, int] | None = None,
         announced: bool = False,
+        early: bool = False,
         clocks: Mapping[NodeId, float] | None = None,
     ) -> None:
         scheme = SCHEMES["masking"]
         self.setup, self.network = setup, network
-        self.dies, self.announced, self.clocks = dies or {}, announced, clocks or {}
+        self.dies, self.announced, self.early = dies or {}, announced, early
+        self.clocks = clocks or {}
         self.inputs = random_inputs(setup) if inputs is None else inputs
         self.coordinator: CoordinatorRole = scheme.coordinator(setup)
         self.clients: dict[NodeId, ClientRole] = {
@@ -167,6 +170,7 @@ class Round:
             for node in setup.cohort
         }
         self.now, self.started = 0.0, False
+        self.ended_at: float | None = None
         self.deadlines: dict[NodeId, float] = {}
         self.flying: list[Arrival] = []
         self.dead: set[NodeId] = set()
@@ -311,6 +315,8 @@ class Round:
         self.deadlines.pop(party, None)
         if step.done:
             self.over.add(party)
+            if party == COORDINATOR:
+                self.ended_at = self.now
         else:
             assert step.deadline is not None, f"{party} would wait for ever"
             self.deadlines[party] = step.deadline
@@ -324,6 +330,16 @@ class Round:
             if party != COORDINATOR and not self._lives(party, out.message):
                 return
             self._send(party, out.to, out.message)
+        due = self.dies.get(party, ALIVE)
+        if self.early and step.send and due < ALIVE and due == self._after(step.send[-1].message):
+            self._die(party)
+
+    def _after(self, message: Message) -> int:
+        """Return the stage that follows that of a node's message."""
+        sparse = self.setup.neighbours < len(self.setup.cohort) - 1
+        if isinstance(message, KeyAdvert) and not sparse:
+            return STAGES.index((Encapsulations, 0))
+        return stage_of(message) + 1
 
     def _send(self, sender: NodeId, receiver: NodeId, message: Message) -> None:
         if sender != COORDINATOR:
@@ -337,12 +353,15 @@ class Round:
         if node not in self.dead and stage_of(message) < self.dies.get(node, ALIVE):
             return True
         if node not in self.dead:
-            self.dead.add(node)
-            self.deadlines.pop(node, None)
-            if self.announced:  # after what the node had sent before
-                news = Arrival(self.now, next(self._order), node, COORDINATOR, b"")
-                heapq.heappush(self.flying, news)
+            self._die(node)
         return False
+
+    def _die(self, node: NodeId) -> None:
+        self.dead.add(node)
+        self.deadlines.pop(node, None)
+        if self.announced:  # after what the node had sent before
+            news = Arrival(self.now, next(self._order), node, COORDINATOR, b"")
+            heapq.heappush(self.flying, news)
 
     def _note_pairs(self, node: NodeId) -> None:
         for peer, secret in self.clients[node]._pairs.items():  # type: ignore[attr-defined]
@@ -376,6 +395,7 @@ def check(round_: Round) -> None:
         assert round_.reason in set(AbortReason)
     assert round_.over | round_.dead >= {COORDINATOR, *setup.cohort}
     assert round_.coordinator.phase == "over"  # type: ignore[attr-defined]
+    assert not round_.coordinator._uploads._chunks  # type: ignore[attr-defined]
     for node, client in round_.clients.items():
         assert node in round_.dead or client.phase == "over"  # type: ignore[attr-defined]
     answers = [(node, m) for node, m in round_.sent if isinstance(m, UnmaskAnswer)]

@@ -14,11 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtrc, chdtrc, gammainc
+from scipy.special import (  # type: ignore[import-untyped]  # scikit-learn brings scipy
+    bdtrc,
+    chdtrc,
+    gammainc,
+)
 
 from secagg.ring import reduce, to_signed
 from secagg.types import RingVector
@@ -117,7 +121,7 @@ class Battery:
         extreme = max(right, of - right)
         self.p_values[f"{label}: guesses"] = min(1.0, 2 * float(bdtrc(extreme - 1, of, 0.5)))
 
-    def alike(self, label: str, one: NDArray[np.uint32], other: NDArray[np.uint32]) -> None:
+    def alike(self, label: str, one: NDArray[Any], other: NDArray[Any]) -> None:
         """Claim that two samples of bytes come from the same distribution."""
         a = np.bincount(one.ravel(), minlength=_CELLS).astype(np.float64)
         b = np.bincount(other.ravel(), minlength=_CELLS).astype(np.float64)

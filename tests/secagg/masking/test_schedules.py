@@ -66,6 +66,7 @@ def schedules(draw: st.DrawFn) -> dict[str, Any]:
         ),
         "dies": draw(st.dictionaries(nodes, st.integers(0, ALIVE), max_size=2)),
         "announced": draw(st.booleans()),
+        "early": draw(st.booleans()),
     }
 
 

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from secagg import ring
 from secagg.encoding import ring_bits_for
 from secagg.masking import masks, pairs, recovery
 from secagg.primitives.kdf import derive
@@ -120,8 +122,10 @@ def sums_before_unmasking(evidence: Evidence) -> Battery:
     battery = Battery()
     for view in (evidence.zero[0], evidence.dropped[0]):
         for nodes in parts_of(tuple(view.uploads), proper=False):
-            total = np.sum([view.uploads[node] for node in nodes], axis=0, dtype=np.uint32)
-            battery.uniform(f"{nodes}", total & np.uint32((1 << BITS) - 1), BITS)
+            total = np.zeros(DIM, dtype=np.uint32)
+            for node in nodes:
+                total += view.uploads[node]
+            battery.uniform(f"{nodes}", ring.reduce(total, BITS), BITS)
     return battery
 
 
@@ -178,7 +182,7 @@ def single_masks(evidence: Evidence) -> Battery:
 
     So is each self-mask to a coalition of all other nodes, until it is revealed.
     """
-    battery, rows = Battery(), []
+    battery, rows = Battery(), list[RingVector]()
     for view in evidence.zero:
         for node in view.survivors:
             found = [view.between(node, peer) for peer in view.survivors if peer > node]
@@ -232,9 +236,10 @@ def see_unmasked(view: View, node: NodeId) -> RingVector:
     return view.residual([node])
 
 
-def phases(vector: RingVector) -> np.ndarray:
+def phases(vector: RingVector) -> NDArray[np.complex128]:
     """Map residues to the unit circle, where means make sense."""
-    return np.exp(2j * np.pi * vector / (1 << BITS))
+    circle: NDArray[np.complex128] = np.exp(2j * np.pi * vector / (1 << BITS))
+    return circle
 
 
 def all_else(evidence: Evidence) -> Battery:
@@ -243,19 +248,20 @@ def all_else(evidence: Evidence) -> Battery:
     What is sealed or shared has uniform bytes, and no two boxes have a keystream in common: in
     each the top bytes of both shares, which all but surely are zero, show the keystream itself.
     """
-    battery, boxes, backups, shares, rest = Battery(), [], [], [], []
+    battery = Battery()
+    boxes, backups, shares, rest = (list[bytes]() for _ in range(4))
     for view in evidence.all:
         for _, advert in view.received(KeyAdvert):
             rest += [advert.agreement_key, advert.kem_key, advert.round_commitment]
             rest += [advert.self_commitment, advert.coin_commitment, advert.signature]
         rest += [message.coin for _, message in view.received(Coin)]
-        for _, message in view.received(Encapsulations):
-            rest += [part for _, *parts in message.capsules for part in parts]
-        for _, message in view.received(SealedShares):
-            boxes += [box for _, box in message.boxes]
-            backups.append(message.backup)
-        for _, message in view.received(UnmaskAnswer):
-            shares += [share for _, share in (*message.self_shares, *message.key_shares)]
+        for _, keys in view.received(Encapsulations):
+            rest += [part for _, *parts in keys.capsules for part in parts]
+        for _, sealed in view.received(SealedShares):
+            boxes += [box for _, box in sealed.boxes]
+            backups.append(sealed.backup)
+        for _, answer in view.received(UnmaskAnswer):
+            shares += [share for _, share in (*answer.self_shares, *answer.key_shares)]
     battery.distinct("everything", [*boxes, *backups, *shares, *rest])
     battery.distinct("starts of boxes", [box[:32] for box in boxes])
     battery.distinct("starts of backups", [backup[:32] for backup in backups])
