@@ -9,7 +9,6 @@ from secagg.types import AbortReason, NodeId, RingVector
 from secagg.wire.messages import Message
 
 __all__ = [
-    "AnswerReady",
     "Event",
     "InputRejected",
     "Outgoing",
@@ -19,6 +18,7 @@ __all__ = [
     "RoundFailed",
     "Step",
     "SumReady",
+    "ViewFixed",
 ]
 
 
@@ -62,15 +62,15 @@ class InputRejected:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerReady:
-    """This step's messages are the node's one answer of the round (unmask answer, opening share).
+class ViewFixed:
+    """This step's messages bind the node to one view of the round, and its one answer follows.
 
     The session MUST have `digest` on disk before it sends any of them, and send nothing if the
-    journal already holds an answer for this round (S-14).
+    journal already holds a view of this round (S-14).
     """
 
     digest: bytes
-    """32 bytes: SHA-256 over what is answered, the view that was agreed on."""
+    """32 bytes: SHA-256 over the view; with the node's secrets it decides the answer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +91,7 @@ class RoundFailed:
 
 
 Event: TypeAlias = (
-    PhaseEntered | PeerBlamed | PeersMissed | InputRejected | AnswerReady | SumReady | RoundFailed
+    PhaseEntered | PeerBlamed | PeersMissed | InputRejected | ViewFixed | SumReady | RoundFailed
 )
 
 

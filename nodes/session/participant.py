@@ -47,7 +47,7 @@ from secagg.errors import (
 )
 from secagg.roles import ClientRole, Scheme
 from secagg.schemes import SCHEMES
-from secagg.steps import AnswerReady, InputRejected, PeerBlamed, Step
+from secagg.steps import InputRejected, PeerBlamed, Step, ViewFixed
 from secagg.types import (
     NodeId,
     RefusalReason,
@@ -396,17 +396,17 @@ class Participant:
         return SessionStep(tuple(self._sealed(out.message) for out in step.send), tuple(events))
 
     def _claim(self, step: Step) -> str:
-        """Put an answer on disk before it is sent; return why it must not be, or "" (S-14)."""
+        """Put a view on disk before it is co-signed; return why it must not be, or "" (S-14)."""
         for event in step.events:
-            if not isinstance(event, AnswerReady):
+            if not isinstance(event, ViewFixed):
                 continue
             if self._offer is None:
-                raise LocalProtocolError("an answer without an offer")
+                raise LocalProtocolError("a view without an offer")
             try:
                 if not self._journal.claim(self._run_id, self._offer.round_id, event.digest):
                     return _ANSWERED
             except ConfigError as error:  # S-15
-                return f"the answer is not on disk: {error}; {error.hint}"
+                return f"the view is not on disk: {error}; {error.hint}"
         return ""
 
     def _refuse(self, round_id: int, refused: OfferRefused) -> SessionStep:

@@ -23,7 +23,7 @@ from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtoco
 from secagg.masking import adverts, masks, pairs, views
 from secagg.masking.graph import Graph, build_graph
 from secagg.primitives import aead, shamir
-from secagg.steps import AnswerReady, Event, InputRejected, Outgoing, PeerBlamed, Step
+from secagg.steps import Event, InputRejected, Outgoing, PeerBlamed, Step, ViewFixed
 from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
 from secagg.wire.messages import (
     UPLOAD_SLOTS,
@@ -367,7 +367,8 @@ class MaskingClient:
         self._phase = Phase.SIGNED
         self._view = views.view_digest(self._sharers_digest, survivors)
         signature = views.sign_survivors(self._setup, self._signer, self._view)
-        return self._reply(now, SurvivorSignature(self._setup.round_id, signature))
+        cosigned = SurvivorSignature(self._setup.round_id, signature)
+        return self._reply(now, cosigned, events=(ViewFixed(self._view),))  # M-28
 
     def _on_unmask_request(self, message: UnmaskRequest, now: float) -> Step:
         del now
@@ -391,8 +392,7 @@ class MaskingClient:
             ),
         )
         self._end()
-        send = (Outgoing(self._coordinator, answer),)
-        return Step(send, (AnswerReady(self._view),), done=True)  # M-28
+        return Step(send=(Outgoing(self._coordinator, answer),), done=True)
 
     # --- small parts -------------------------------------------------------------------------
 

@@ -26,8 +26,8 @@ __all__ = ["Graph", "build_graph", "window_quota"]
 def window_quota(threshold: int) -> int:
     """Return w: survivors that every window of k/2 places must hold, for Shamir threshold t (M-25).
 
-    With fewer than w colluders in every window each window keeps an honest survivor. With t = 2w - 1
-    the two windows of a node's share holders then hold at most 2(w - 1) < t colluders.
+    With fewer than w colluders in every window each window keeps an honest survivor. With
+    t = 2w - 1 the two windows of a node's share holders then hold at most 2(w - 1) < t colluders.
     """
     return threshold // 2 + 1
 

@@ -38,7 +38,7 @@ from secagg.wire.messages import (
     Message,
     ModelChunk,
     RoundOffer,
-    UnmaskAnswer,
+    SurvivorSignature,
     Welcome,
 )
 from tests.support.answers import NODE, run_on, stop_before_answer
@@ -266,7 +266,7 @@ def answered(folder: Path) -> list[int]:
 
 
 def answers_in(sent: list[Message]) -> int:
-    return sum(isinstance(message, UnmaskAnswer) for message in sent)
+    return sum(isinstance(message, SurvivorSignature) for message in sent)
 
 
 def watch(run: Run) -> list[Message]:
@@ -330,7 +330,7 @@ def test_a_copy_of_the_state_folder_cannot_answer_the_round_it_was_copied_in(
     assert "round 1 was offered before" in str(clone.of(PeerRejected, NODE)[0])
     (rejected,) = clone.participants[NODE].receive(request, clone.now).events
     assert isinstance(rejected, PeerRejected)
-    assert not any(isinstance(message, KeyAdvert | UnmaskAnswer) for message in sent)
+    assert not any(isinstance(message, KeyAdvert | SurvivorSignature) for message in sent)
     assert not (copy / ANSWERS).exists()
 
 

@@ -30,7 +30,9 @@ from secagg.wire.messages import (
     ModelChunk,
     RoundOffer,
     RunFinished,
+    SurvivorSignature,
     UnmaskAnswer,
+    UnmaskRequest,
     Welcome,
 )
 from tests.support.answers import NODE, stop_before_answer
@@ -469,9 +471,9 @@ def test_a_journal_that_cannot_be_written_costs_the_answer_and_not_the_run() -> 
     request, sent = stop_before_answer(run)
     run.take(NODE, run.participants[NODE].receive(request, run.now))
     assert run.participants[NODE].state is NodeState.IDLE
-    assert not [message for message in sent if isinstance(message, UnmaskAnswer)]
+    assert not [message for message in sent if isinstance(message, SurvivorSignature)]
     (ended,) = run.of(RoundEnded, NODE)
-    reason = "the answer is not on disk: no space left on device; make room"
+    reason = "the view is not on disk: no space left on device; make room"
     assert ended == RoundEnded(1, reason, included=False)
     run.play()
     assert run.of(RoundEnded, NODE)[1] == RoundEnded(2, "done", included=True)
@@ -481,7 +483,7 @@ def test_a_journal_that_cannot_be_written_costs_the_answer_and_not_the_run() -> 
 @pytest.mark.req("S-14")
 def test_a_second_unmask_request_gets_no_second_answer() -> None:
     run = Run(n=4, plan=make_plan(rounds=1))
-    request, sent = stop_before_answer(run)
+    request, sent = stop_before_answer(run, UnmaskRequest)
     node = run.participants[NODE]
     run.take(NODE, node.receive(request, run.now))
     run.take(NODE, node.receive(request, run.now))

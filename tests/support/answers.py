@@ -16,7 +16,7 @@ from nodes.node_daemon import ANSWERS, MEMORY
 from nodes.session.events import RoundEnded, SessionStep
 from nodes.store import load_memory, save_memory
 from secagg.types import NodeId
-from secagg.wire.messages import Message, UnmaskRequest
+from secagg.wire.messages import Message, RoundMessage, Survivors
 from tests.support.fleet import COORDINATOR
 from tests.support.run import Run, make_plan, make_state, message_of
 
@@ -33,8 +33,10 @@ def run_on(folder: Path, n: int = 4) -> Run:
     return run
 
 
-def stop_before_answer(run: Run) -> tuple[bytes, list[Message]]:
-    """Play until one more frame makes `NODE` answer.
+def stop_before_answer(
+    run: Run, request: type[RoundMessage] = Survivors
+) -> tuple[bytes, list[Message]]:
+    """Play until one more frame makes `NODE` fix its view, or do what `request` asks for.
 
     Returns:
         That frame, and all that `NODE` has sent; what it sends later is added to the list.
@@ -46,7 +48,7 @@ def stop_before_answer(run: Run) -> tuple[bytes, list[Message]]:
         message = message_of(run, frame, sender)
         if sender == NODE:
             sent.append(message)
-        if to == NODE and isinstance(message, UnmaskRequest) and not held:
+        if to == NODE and isinstance(message, request) and not held:
             held.append(frame)
             return []
         return [frame]

@@ -138,7 +138,7 @@ def _reply(step: steps.Step) -> Reply:
                 reply.events.append(["missed", event.phase, list(event.peers)])
             case steps.RoundFailed():
                 reply.events.append(["failed", str(event.reason)])
-            case steps.AnswerReady():
+            case steps.ViewFixed():
                 reply.events.append(["answer", event.digest.hex()])
             case steps.SumReady():
                 reply.events.append(["sum", list(event.contributors)])

@@ -13,7 +13,7 @@ from secagg.masking.client import MaskingClient, Phase
 from secagg.primitives import kem
 from secagg.primitives.signing import sign
 from secagg.schemes import SCHEMES
-from secagg.steps import AnswerReady, InputRejected, PeerBlamed, SumReady
+from secagg.steps import InputRejected, PeerBlamed, SumReady, ViewFixed
 from secagg.tags import KEY_ADVERT
 from secagg.types import RoundSetup
 from secagg.wire.messages import (
@@ -424,12 +424,12 @@ def test_signatures_over_another_set_do_not_unmask_this_one() -> None:
 def test_each_owner_gets_one_share_of_one_kind(dropped: tuple[str, ...]) -> None:
     survivors = tuple(node for node in SETUP.cohort if node not in dropped)
     client = ROUND.client(ME, STAGE[Survivors])
-    client.receive(shown(survivors), 0.0)
+    cosigned = client.receive(shown(survivors), 0.0)
+    assert cosigned.events == (ViewFixed(view(survivors)),)  # M-28
     step = client.receive(UnmaskRequest(7, signatures(survivors, survivors)), 0.0)
     answer = step.send[0].message
     assert isinstance(answer, UnmaskAnswer)
     assert step.done
-    assert step.events == (AnswerReady(view(survivors)),)  # M-28
     owners = [owner for owner, _ in (*answer.self_shares, *answer.key_shares)]
     assert sorted(owners) == sorted(set(owners)) == list(SETUP.cohort)
     assert [owner for owner, _ in answer.self_shares] == list(survivors)
