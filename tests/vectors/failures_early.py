@@ -37,7 +37,9 @@ from tests.vectors.tools import (
     down,
     fields,
     flipped,
+    keys_for,
     leaves,
+    listed,
     refused,
     resigned,
     twice,
@@ -101,11 +103,11 @@ def _adverts() -> list[Case]:
         )
         for name, (what, change) in BAD_KEYS.items()
     ]  # fmt: skip
-    renamed = fields(node_id=lambda _: C)
     return [
         *bad,
         case("signature", "a bit of the signature is changed", fields(signature=flipped), BLAMES_B),
-        case("other-name", "the advert names another node than its sender", renamed, BLAMES_B),
+        case("other-name", "a good advert of another node than its sender",
+             lambda cast, message: advert_of(cast, C), BLAMES_B),
         case(
             "other-round", "an advert of round 8", fields(round_id=lambda number: number + 1),
             refused(COORDINATOR, "replay", B),
@@ -225,8 +227,10 @@ def _coins() -> list[Case]:
         case("one-missing", "keys with one coin too few",
              down(PeerKeys, fields(coins=lambda coins: coins[:-1]))),
         case("shown-wrong", "keys with a coin that does not hash to its commitment",
-             down(PeerKeys, fields(coins=lambda coins: (flipped(coins[0]), *coins[1:])))),
+             down(PeerKeys, _keys_of_wrong_coin)),
         case("other-list", "keys for another list than the coins were tossed for",
+             down(PeerKeys, _keys_of_other_list)),
+        case("keys-of-fewer", "keys for a shorter list than the coins were tossed for",
              down(PeerKeys, fields(digests=without("node-h"), coins=lambda coins: coins[:-1]))),
     ]  # fmt: skip
 
@@ -244,7 +248,29 @@ def _pairs(entries: Sequence[tuple[str, bytes, bytes]]) -> list[tuple[str, bytes
 
 
 def _keys_without_coins(cast: Cast, message: AdvertList) -> PeerKeys:
-    return PeerKeys(message.round_id, tuple(_pairs(message.entries)), (), ())
+    keys = keys_for(cast, A, listed(cast), ())
+    assert keys is not None
+    return keys
+
+
+def _keys_of_wrong_coin(cast: Cast, message: PeerKeys) -> PeerKeys:
+    """Return keys for the graph that follows if the last node's coin is another."""
+    *coins, last = message.coins
+    keys = keys_for(cast, A, message.digests, (*coins, flipped(last)))
+    assert keys is not None
+    return keys
+
+
+def _keys_of_other_list(cast: Cast, message: PeerKeys) -> PeerKeys:
+    """Return keys for a list with another advert of some node that is then no neighbour."""
+    lists = (
+        (*message.digests[:place], (node, flipped(digest, index)), *message.digests[place + 1 :])
+        for place, (node, digest) in enumerate(message.digests)
+        for index in range(32)
+        if node != A
+    )
+    found = (keys_for(cast, A, digests, message.coins) for digests in lists)
+    return next(keys for keys in found if keys is not None)
 
 
 def _agreement() -> list[Case]:
@@ -280,6 +306,8 @@ def _agreement() -> list[Case]:
                extended, node=responder, silent={other: (KeyAdvert, 0)}),
         Case("agreement-too-few", FOUR, "two nodes agreed, three are needed", ("M-03",),
              leaves(responder), down(PeerEncapsulations, _two_agreed, node=responder)),
+        Case("agreement-too-few-holders", TWELVE, "one neighbour agreed, not two", ("M-02",),
+             leaves(A), down(PeerEncapsulations, _one_neighbour)),
     ]  # fmt: skip
 
 
@@ -293,6 +321,13 @@ def _to_predecessor(cast: Cast, message: Encapsulations) -> Encapsulations:
 def _swapped(cast: Cast, message: PeerEncapsulations) -> PeerEncapsulations:
     (one, *first), (two, *second), *rest = message.capsules
     return replace(message, capsules=((one, *second), (two, *first), *rest))
+
+
+def _one_neighbour(cast: Cast, message: PeerEncapsulations) -> PeerEncapsulations:
+    gone = sorted(graph_of(cast.name).neighbours(A))[1:]
+    agreed = tuple(node for node in message.agreed if node not in gone)
+    capsules = tuple(capsule for capsule in message.capsules if capsule[0] not in gone)
+    return replace(message, agreed=agreed, capsules=capsules)
 
 
 def _two_agreed(cast: Cast, message: PeerEncapsulations) -> PeerEncapsulations:

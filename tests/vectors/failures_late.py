@@ -11,6 +11,7 @@ from secagg.primitives.aead import seal
 from secagg.wire.messages import (
     Encapsulations,
     MaskedChunk,
+    Message,
     PeerShares,
     SealedShares,
     Survivors,
@@ -83,17 +84,32 @@ def _shares() -> list[Case]:
              fields(boxes=lambda boxes: boxes[1:])),
         case("too-few", "two sharers, three are needed",
              fields(sharers=lambda sharers: sharers[:2], boxes=lambda boxes: boxes[:1]), "M-03"),
+        Case("shares-too-few-holders", TWELVE, "one neighbour shared, two are needed", ("M-09",),
+             leaves(A), down(PeerShares, _one_neighbour)),
     ]  # fmt: skip
+
+
+def _one_neighbour(cast: Cast, message: PeerShares) -> PeerShares:
+    gone = sorted(graph_of(cast.name).neighbours(A))[1:]
+    sharers = tuple(node for node in message.sharers if node not in gone)
+    return replace(
+        message, sharers=sharers, boxes=tuple(b for b in message.boxes if b[0] not in gone)
+    )
 
 
 def _short_box(cast: Cast, message: SealedShares) -> SealedShares:
     return replace(message, boxes=((A, _box(cast, A, bytes(65))), *message.boxes[1:]))
 
 
+def _pair(cast: Cast, peer: str) -> pairs.PairSecret:
+    """Return what node-b shares with a peer."""
+    pair = (B, peer) if peer in graph_of(cast.name).successors(B) else (peer, B)
+    return pair_secret_of(cast, pair, graph_seed_of(cast))
+
+
 def _box(cast: Cast, receiver: str, plaintext: bytes) -> bytes:
     """Return a box of node-b, sealed as it should be."""
-    pair = (B, receiver) if receiver in graph_of(cast.name).successors(B) else (receiver, B)
-    secret = pair_secret_of(cast, pair, graph_seed_of(cast))
+    secret = _pair(cast, receiver)
     return seal(secret.seal_key(sender=B, receiver=receiver), plaintext, b"")
 
 
@@ -168,6 +184,8 @@ def _survivors() -> list[Case]:
              fields(**{signed: altered(0, 1)}), "M-24"),
         case("split-sharers", "a neighbour masked under another list of sharers, and signed it",
              _split_sharers, "M-24"),
+        case("second-view", "another survivor set after the co-signature", _second_view,
+             "M-11", "M-13", "M-28"),
         Case("survivors-gap", EIGHT, "a window of three places keeps one survivor", ("M-25",),
              leaves(A), down(Survivors, lambda cast, message: _gap(message, gap))),
     ]  # fmt: skip
@@ -178,6 +196,11 @@ def _split_sharers(cast: Cast, message: Survivors) -> Survivors:
     signature = views.sign_sharers(cast.checked, cast.identities[B], digest)
     signatures = ((B, signature), *message.sharers_signatures[1:])
     return replace(message, sharers_signatures=signatures)
+
+
+def _second_view(cast: Cast, message: Survivors) -> list[tuple[str, Message | bytes]]:
+    """Return the survivors, and then a set without node-d that is well proven too."""
+    return [(COORDINATOR, message), (COORDINATOR, _gap(message, {D}))]
 
 
 def _gap(message: Survivors, gap: set[str]) -> Survivors:
@@ -228,6 +251,10 @@ def _answers() -> list[Case]:
         Case("answer-wrong-share-of-three", FOUR, "one wrong share among three: the round is lost",
              ("M-19",), {"failed": "bad_shares"}, up(UnmaskAnswer, wrong),
              {D: (UnmaskAnswer, 0)}, to_the_end=True),
+        Case("answer-too-few-shares", FOUR, "a box did not open, and one more answer is missing",
+             ("M-10", "M-19"), {"failed": "bad_shares", "blamed": [B]},
+             up(SealedShares, fields(boxes=altered(0, 1))), {D: (UnmaskAnswer, 0)},
+             to_the_end=True),
         Case("answer-dealer-lies", FOUR, "shares that open and fit no commitment lose the round",
              ("M-19",), {"failed": "bad_shares"}, up(SealedShares, _wrong_dealing),
              to_the_end=True),
@@ -262,6 +289,8 @@ def _backups() -> list[Case]:
              fields(backup=flipped)),
         case("short", "the backup opens and lacks a seed",
              lambda cast, message: replace(message, backup=_backup(cast, 2))),
+        case("long", "the backup opens and holds the seeds and one more",
+             lambda cast, message: replace(message, backup=_long_backup(cast))),
         case("wrong-seeds", "the backup holds seeds that do not fit the confirmations",
              lambda cast, message: replace(message, backup=_backup(cast, 3))),
     ]  # fmt: skip
@@ -270,3 +299,9 @@ def _backups() -> list[Case]:
 def _backup(cast: Cast, count: int) -> bytes:
     seeds = [bytes([index]) * 32 for index in range(count)]
     return pairs.seal_backup(cast.secret(B, "round_secret"), cast.checked.context, B, seeds)
+
+
+def _long_backup(cast: Cast) -> bytes:
+    seeds = [_pair(cast, node).mask_seed for node in (A, C, D)]
+    secret = cast.secret(B, "round_secret")
+    return pairs.seal_backup(secret, cast.checked.context, B, [*seeds, bytes(32)])

@@ -139,7 +139,7 @@ def _reply(step: steps.Step) -> Reply:
             case steps.RoundFailed():
                 reply.events.append(["failed", str(event.reason)])
             case steps.ViewFixed():
-                reply.events.append(["answer", event.digest.hex()])
+                reply.events.append(["view", event.digest.hex()])
             case steps.SumReady():
                 reply.events.append(["sum", list(event.contributors)])
                 reply.total = event.total.tolist()

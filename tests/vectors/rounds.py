@@ -65,9 +65,9 @@ def graph_of(base: str) -> Graph:
 
 
 def scattered(base: str) -> tuple[str, str]:
-    """Return two nodes on opposite sides of the circle: they may drop out together."""
-    circle = graph_of(base).circle
-    return circle[0], circle[len(circle) // 2]
+    """Return two neighbours that no window holds both of: they may drop out together."""
+    graph = graph_of(base)
+    return graph.circle[0], graph.circle[graph.half]
 
 
 PHASES: Mapping[str, tuple[type[Message], int]] = {
@@ -146,7 +146,7 @@ def _sparse() -> list[Case]:
         Case(
             "sparse-8-dropout-input",
             "sparse-8",
-            "two nodes on opposite sides of the circle upload nothing; every window keeps two",
+            "two neighbours three places apart upload nothing; every window keeps two",
             ("M-01", "M-25", "M-27"),
             {"sum": [node for node in eight if node not in pair]},
             silent=dict.fromkeys(pair, (MaskedChunk, 0)),

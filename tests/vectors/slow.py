@@ -287,7 +287,7 @@ class Node:
         return self._reply(*chunks)
 
     def on_survivors(self, survivors: list[str], signatures: list[Any]) -> Reply:
-        """Check and co-sign the survivors (M-11, M-24, M-25)."""
+        """Check and co-sign the survivors (M-11, M-24, M-25, M-28)."""
         setup = self.setup
         self._require(is_sorted_part(survivors, self.sharers))
         self._require(self.me in survivors and len(survivors) >= setup.quorum)
@@ -301,10 +301,11 @@ class Node:
         self.view = over_names("survivors", self.digest, survivors)
         signed = (*setup.context, self.view)
         signature = parts.sign(self.secrets.identity, "survivors", *signed)
-        return self._reply(message("SurvivorSignature", setup.round_id, signature))
+        cosigned = message("SurvivorSignature", setup.round_id, signature)
+        return self._reply(cosigned, events=[["view", self.view.hex()]])
 
     def on_unmask_request(self, signatures: list[Any]) -> Reply:
-        """Reveal one share of each owner (M-11, M-12, M-28)."""
+        """Reveal one share of each owner (M-11, M-12)."""
         setup = self.setup
         self._require(is_sorted_part([node for node, _ in signatures], self.survivors))
         self._require(len(signatures) >= setup.cosigners)
@@ -315,8 +316,7 @@ class Node:
         own = [[owner, shares[1]] for owner, shares in kept if owner in self.survivors]
         keys = [[owner, shares[0]] for owner, shares in kept if owner not in self.survivors]
         self.phase = "over"
-        answer = message("UnmaskAnswer", setup.round_id, own, keys)
-        return self._reply(answer, events=[["answer", self.view.hex()]])
+        return self._reply(message("UnmaskAnswer", setup.round_id, own, keys))
 
     ACCEPTS: Final[dict[str, dict[str, Callable[..., Reply]]]] = {
         "keyed": {"PeerKeys": on_peer_keys, "AdvertList": on_advert_list},

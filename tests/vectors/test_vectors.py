@@ -87,6 +87,7 @@ def by_receiver(sends: tuple[tuple[str, bytes], ...]) -> dict[str, list[bytes]]:
 
 
 @pytest.mark.req("M-01")
+@pytest.mark.req("M-02")
 @pytest.mark.req("M-03")
 @pytest.mark.req("M-04")
 @pytest.mark.req("M-05")

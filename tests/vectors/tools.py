@@ -8,9 +8,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from secagg.masking import adverts, pairs
+from secagg.masking.graph import build_graph
 from secagg.primitives.signing import sign
 from secagg.tags import KEY_ADVERT
-from secagg.wire.messages import KeyAdvert, Message
+from secagg.wire.messages import KeyAdvert, Message, PeerKeys
 from tests.vectors.slow import COORDINATOR
 from tests.vectors.stage import Cast, Change, Rewrite
 
@@ -98,8 +99,7 @@ def resigned(cast: Cast, advert: KeyAdvert, **changes: Any) -> KeyAdvert:
 
 def graph_seed_of(cast: Cast) -> bytes:
     """Return the graph seed of a complete graph over all of a cast."""
-    digests = [(node, adverts.advert_digest(advert_of(cast, node))) for node in cast.cohort]
-    return adverts.graph_seed(cast.checked.offer_hash, digests, ())
+    return adverts.graph_seed(cast.checked.offer_hash, listed(cast), ())
 
 
 def keys_of(cast: Cast, node: str) -> pairs.NodeKeys:
@@ -128,3 +128,26 @@ def pair_secret_of(cast: Cast, pair: tuple[str, str], seed: bytes) -> pairs.Pair
     _, capsule = cast.encapsulate(*pair, keys_of(cast, responder).public[1])
     binding = (*cast.checked.context, seed)
     return keys_of(cast, responder).respond(advert_of(cast, initiator), capsule, binding)
+
+
+def listed(cast: Cast) -> tuple[tuple[str, bytes], ...]:
+    """Return the list of all adverts of a cast."""
+    return tuple((node, adverts.advert_digest(advert_of(cast, node))) for node in cast.cohort)
+
+
+def coins_of(cast: Cast) -> tuple[bytes, ...]:
+    """Return the coins of the first toss."""
+    return tuple(adverts.coin_at(cast.secret(node, "coin_seed"), 1) for node in cast.cohort)
+
+
+def keys_for(
+    cast: Cast, me: str, digests: tuple[tuple[str, bytes], ...], coins: tuple[bytes, ...]
+) -> PeerKeys | None:
+    """Return keys that fit the graph of that list and those coins; None where none can."""
+    seed = adverts.graph_seed(cast.checked.offer_hash, digests, coins)
+    nodes = [node for node, _ in digests]
+    graph = build_graph(nodes, degree=cast.checked.neighbours, seed=seed)
+    near = [advert_of(cast, node) for node in sorted(graph.neighbours(me))]
+    if any((advert.node_id, adverts.advert_digest(advert)) not in digests for advert in near):
+        return None
+    return PeerKeys(cast.checked.round_id, digests, coins, tuple(near))
