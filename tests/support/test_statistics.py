@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from secagg.ring import reduce
 from secagg.types import RingVector
 from tests.support.statistics import RATE, Battery
 
@@ -82,8 +83,8 @@ def test_the_pair_statistics_alarm_of_what_they_are_for() -> None:
     battery.distinct("fresh", [b"a", b"b"])
     assert not battery.alarms()
     partly = np.where(np.arange(DIM) < 64, one, two)
-    weak = (ramp + (one & 0xFFFF)) & 0x7FFFF
-    negated = -one & np.uint32((1 << BITS) - 1)
+    weak = reduce(ramp + (one & np.uint32(0xFFFF)), BITS)
+    negated = reduce(-one, BITS)
     plants: list[Callable[[Battery], None]] = [
         lambda b: b.unrelated("same", one, one, BITS),
         lambda b: b.unrelated("negated", one, negated, BITS),

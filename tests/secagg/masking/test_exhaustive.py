@@ -353,6 +353,23 @@ def test_whoever_waits_behind_a_silent_node_has_its_full_time_to_upload() -> Non
     assert played.ended_at == pytest.approx(2 * upload_time)
 
 
+@pytest.mark.req("M-22")
+def test_turns_pass_over_nodes_that_have_left_while_they_waited() -> None:
+    """Of 24 nodes the 8 that are next in line leave; nobody behind them waits for a deadline."""
+    setup = small(24)
+    played = Round(setup).start()
+    while played.coordinator.phase != "input":  # type: ignore[attr-defined]
+        played.arrive(min(played.flying))
+    lost = [*played.coordinator._uploads._queue][:UPLOAD_SLOTS]  # type: ignore[attr-defined]
+    for node in lost:
+        played.dead.add(node)
+        played.deadlines.pop(node)
+        played.gone(node)
+    check(played.play())
+    assert played.contributors == tuple(node for node in setup.cohort if node not in lost)
+    assert played.ended_at == 0.0
+
+
 # --- what the check itself would notice ----------------------------------------------------------
 
 
