@@ -398,9 +398,9 @@ class MaskingClient:
 
     def _reply(self, now: float, *messages: Message, events: tuple[Event, ...] = ()) -> Step:
         # The coordinator may use up each phase. The first one holds everybody's training, and
-        # uploads take turns.
+        # uploads take turns: others upload before this node, and after it.
         phases = 3
-        if self._phase is Phase.MASKED:
+        if self._phase in (Phase.MASKED, Phase.UPLOADED):
             phases += -(-len(self._setup.cohort) // UPLOAD_SLOTS)
         longest = self._setup.input_timeout if self._phase is Phase.KEYED else 0.0
         deadline = now + longest + phases * self._setup.phase_timeout

@@ -540,3 +540,23 @@ def test_one_box_for_each_neighbour() -> None:
         if isinstance(message, SealedShares):
             assert [n for n, _ in message.boxes] == [n for n in SETUP.cohort if n != sender]
             assert len({box for _, box in message.boxes}) == len(message.boxes)
+
+
+@pytest.mark.req("M-12")
+@pytest.mark.req("M-20")
+@pytest.mark.parametrize("stage", range(len(RECEIVED) + 1))
+@pytest.mark.parametrize("how", ["fault", "silence"])
+def test_at_the_end_of_a_round_its_secrets_are_forgotten(stage: int, how: str) -> None:
+    client = ROUND.client(ME, stage)
+    assert isinstance(client, MaskingClient)
+    if how == "silence":
+        client.on_timeout(1e6)
+    else:
+        with pytest.raises(RemoteProtocolError):
+            client.receive(UnmaskRequest(8, ()), 0.0)
+    assert client.phase is Phase.OVER
+    assert (client._round_secret, client._self_seed, client._coin_seed) == (b"", b"", b"")
+    assert not client._held
+    assert not client._pairs
+    assert not client._upload
+    assert client._vector.size == 0

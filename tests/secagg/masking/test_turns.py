@@ -155,6 +155,39 @@ def test_at_most_eight_uploads_are_buffered_and_none_after_the_phase() -> None:
     assert role.phase is Phase.SIGNATURES
 
 
+LONG = make_setup(33, dim=9, neighbours=4, threshold=2, colluders=1, quorum=18)
+"""Five turns one after the other, when each is used up."""
+
+
+@pytest.mark.req("M-15")
+@pytest.mark.req("M-22")
+def test_nobody_gives_up_while_each_turn_is_used_up_to_its_deadline() -> None:
+    """The first nodes wait for the survivors for as long as the last ones for their turn."""
+    script = Recording(SCHEMES["masking"], LONG)
+    chunk = {n: m for n, m in script.to_coordinator if isinstance(m, MaskedChunk)}
+    first = next(i for i, (_, m) in enumerate(script.to_coordinator) if isinstance(m, MaskedChunk))
+    role, now, step = script.coordinator(first), 0.0, Step()
+    before = [type(message) for message in script.to_client[LONG.cohort[0]]].index(UploadTurn)
+    after: dict[str, float] = {}
+    pending, turns = list(LONG.cohort[:UPLOAD_SLOTS]), 0
+    while pending:
+        group, pending, given = pending, [], now
+        now, turns = now + LONG.phase_timeout - 0.001, turns + 1
+        for node in group:
+            client = script.client(node, before - 1)
+            waits = client.receive(script.to_client[node][before - 1], 0.0).deadline
+            assert waits is not None
+            assert waits > given  # it was there when its turn came
+            uploaded = client.receive(UploadTurn(7), given)
+            assert uploaded.deadline is not None
+            after[node] = uploaded.deadline
+            step = role.receive(node, chunk[node], now)
+            pending += invited(step)
+    assert turns == 5
+    assert {type(out.message) for out in step.send} == {Survivors}
+    assert min(after.values()) > now  # and all are there for the survivors
+
+
 # --- gaps in the circle --------------------------------------------------------------------------
 
 CIRCLE = make_setup(24, dim=9, neighbours=8, threshold=5, colluders=0, quorum=13)
