@@ -49,7 +49,14 @@ def _hex(parts: list[bytes]) -> list[str]:
 
 
 def _kdf() -> list[dict[str, Any]]:
-    lists = ([], [b""], [b"", b""], [b"ab", b"c"], [b"a", b"bc"], [drawn("long", size=64) * 5])
+    lists: tuple[list[bytes], ...] = (
+        [],
+        [b""],
+        [b"", b""],
+        [b"ab", b"c"],
+        [b"a", b"bc"],
+        [drawn("long", size=64) * 5],
+    )
     cases: list[dict[str, Any]] = [
         {"use": "frame", "parts": _hex(parts), "out": kdf.frame(*parts).hex()} for parts in lists
     ]

@@ -50,6 +50,9 @@ from tests.vectors.tools import (
 __all__ = ["early_failures"]
 
 
+Z = "node-z"
+
+
 def early_failures() -> list[Case]:
     """Return every case."""
     return [
@@ -174,6 +177,7 @@ def _peer_keys() -> list[Case]:
         case("missing-advert", "the advert of a neighbour is missing",
              fields(adverts=lambda relayed: relayed[1:]), "M-06"),
         case("unsorted", "the list is not in order of id", swapped, "M-06"),
+        case("coins", "coins that nobody tossed", fields(coins=lambda _: (bytes(32),) * 4), "M-06"),
         case("stranger", "the list names a node outside the cohort", stranger, "M-06"),
         case("too-few", "two nodes in the list, three are needed",
              fields(digests=lambda listed: listed[:2], adverts=lambda relayed: relayed[:1]),
@@ -211,6 +215,8 @@ def _coins() -> list[Case]:
              down(AdvertList, fields(entries=altered(0, 2)))),
         case("list-too-few", "a list of four, five are needed",
              down(AdvertList, fields(entries=lambda entries: entries[:4]))),
+        case("list-stranger", "the list names a node outside the cohort",
+             down(AdvertList, fields(entries=lambda each: (*each, (Z, bytes(32), bytes(32)))))),
         case("second-toss-first", "toss 2 without a toss 1",
              down(AdvertList, fields(attempt=lambda _: 2))),
         case("same-toss-twice", "the same toss a second time",
@@ -224,6 +230,8 @@ def _coins() -> list[Case]:
              down(AdvertList, lambda cast, message: _keys_without_coins(cast, message))),
         case("left-out", "keys without the coins that were tossed",
              down(PeerKeys, fields(coins=lambda _: ()))),
+        case("left-out-complete", "the same where after a second toss the graph is complete",
+             down(PeerKeys, _complete_without_coins), silent={"node-h": (Coin, 0)}),
         case("one-missing", "keys with one coin too few",
              down(PeerKeys, fields(coins=lambda coins: coins[:-1]))),
         case("shown-wrong", "keys with a coin that does not hash to its commitment",
@@ -249,6 +257,12 @@ def _pairs(entries: Sequence[tuple[str, bytes, bytes]]) -> list[tuple[str, bytes
 
 def _keys_without_coins(cast: Cast, message: AdvertList) -> PeerKeys:
     keys = keys_for(cast, A, listed(cast), ())
+    assert keys is not None
+    return keys
+
+
+def _complete_without_coins(cast: Cast, message: PeerKeys) -> PeerKeys:
+    keys = keys_for(cast, A, message.digests, ())
     assert keys is not None
     return keys
 
@@ -304,8 +318,8 @@ def _agreement() -> list[Case]:
                fields(agreed=lambda agreed: agreed[::-1]), node=responder),
         answer("not-advertised", "the list of who agreed names a node without an advert",
                extended, node=responder, silent={other: (KeyAdvert, 0)}),
-        Case("agreement-too-few", FOUR, "two nodes agreed, three are needed", ("M-03",),
-             leaves(responder), down(PeerEncapsulations, _two_agreed, node=responder)),
+        Case("agreement-too-few", EIGHT, "four nodes agreed, five are needed", ("M-03",),
+             leaves(A), down(PeerEncapsulations, _four_agreed)),
         Case("agreement-too-few-holders", TWELVE, "one neighbour agreed, not two", ("M-02",),
              leaves(A), down(PeerEncapsulations, _one_neighbour)),
     ]  # fmt: skip
@@ -330,9 +344,7 @@ def _one_neighbour(cast: Cast, message: PeerEncapsulations) -> PeerEncapsulation
     return replace(message, agreed=agreed, capsules=capsules)
 
 
-def _two_agreed(cast: Cast, message: PeerEncapsulations) -> PeerEncapsulations:
-    graph = graph_of(cast.name)
-    me = next(node for node in graph.circle if len(graph.predecessors(node)) > 1)
-    sender = message.capsules[0][0]
-    agreed = tuple(sorted((me, sender)))
-    return replace(message, agreed=agreed, capsules=message.capsules[:1])
+def _four_agreed(cast: Cast, message: PeerEncapsulations) -> PeerEncapsulations:
+    agreed = sorted({A, *sorted(graph_of(cast.name).neighbours(A))[:3]})
+    capsules = tuple(capsule for capsule in message.capsules if capsule[0] in agreed)
+    return replace(message, agreed=tuple(agreed), capsules=capsules)

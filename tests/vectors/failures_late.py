@@ -82,8 +82,8 @@ def _shares() -> list[Case]:
              fields(sharers=lambda sharers: (*sharers, D)), silent={D: (Encapsulations, 0)}),
         case("box-withheld", "a neighbour shared its secrets, and its box is not there",
              fields(boxes=lambda boxes: boxes[1:])),
-        case("too-few", "two sharers, three are needed",
-             fields(sharers=lambda sharers: sharers[:2], boxes=lambda boxes: boxes[:1]), "M-03"),
+        Case("shares-too-few", EIGHT, "four sharers, five are needed", ("M-03",), leaves(A),
+             down(PeerShares, _four_sharers)),
         Case("shares-too-few-holders", TWELVE, "one neighbour shared, two are needed", ("M-09",),
              leaves(A), down(PeerShares, _one_neighbour)),
     ]  # fmt: skip
@@ -95,6 +95,12 @@ def _one_neighbour(cast: Cast, message: PeerShares) -> PeerShares:
     return replace(
         message, sharers=sharers, boxes=tuple(b for b in message.boxes if b[0] not in gone)
     )
+
+
+def _four_sharers(cast: Cast, message: PeerShares) -> PeerShares:
+    sharers = sorted({A, *sorted(graph_of(cast.name).neighbours(A))[:3]})
+    boxes = tuple(box for box in message.boxes if box[0] in sharers)
+    return replace(message, sharers=tuple(sharers), boxes=boxes)
 
 
 def _short_box(cast: Cast, message: SealedShares) -> SealedShares:
@@ -164,6 +170,11 @@ def _survivors() -> list[Case]:
     start = graph.place[A]
     gap = {graph.circle[(start + step) % 8] for step in (3, 4)}
     signed = "sharers_signatures"
+    distant = min(set(graph.circle) - graph.neighbours(A) - {A})
+
+    def joined(nodes: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted((*nodes, distant)))
+
     return [
         case("too-few", "two survivors, three are needed",
              fields(survivors=lambda nodes: nodes[:2], sharers_signatures=lambda each: each[:1]),
@@ -171,9 +182,9 @@ def _survivors() -> list[Case]:
         case("without-me", "the set lacks the receiver", fields(survivors=without(A)), "M-11"),
         case("unsorted", "the set is not in order", fields(survivors=lambda nodes: nodes[::-1]),
              "M-11"),
-        Case("survivors-not-sharer", FOUR, "the set names a node that shared no secrets",
-             ("M-11",), leaves(A), down(Survivors, fields(survivors=lambda nodes: (*nodes, D))),
-             silent={D: (SealedShares, 0)}),
+        Case("survivors-not-sharer", EIGHT, "the set names a node that shared no secrets",
+             ("M-11",), leaves(A), down(Survivors, fields(survivors=joined)),
+             silent={distant: (SealedShares, 0)}),
         case("signature-missing", "the sharers' signature of a neighbour is missing",
              fields(**{signed: lambda each: each[1:]}), "M-24"),
         case("signature-superfluous", "the receiver's own sharers' signature is there as well",
@@ -217,7 +228,6 @@ def _cosigners() -> list[Case]:
         return Case(f"cosigners-{name}", FOUR, about, rules, leaves(A), changes)
 
     repeated = fields(signatures=lambda each: (each[0], each[0], *each[1:2]))
-    outsider = fields(signatures=lambda each: (*each, (D, bytes(64))))
     return [
         Case("cosigners-forged-upwards", FOUR, "a bit of a co-signature is changed", ("M-11",),
              BLAMES_B, up(SurvivorSignature, fields(signature=flipped))),
@@ -228,8 +238,16 @@ def _cosigners() -> list[Case]:
              fields(signatures=altered(1, 1)), "M-11"),
         case("other-view", "a neighbour co-signed another survivor set", _other_view, "M-11"),
         Case("cosigners-not-survivor", FOUR, "a co-signature of a node outside the survivors",
-             ("M-11",), leaves(A), down(UnmaskRequest, outsider), silent={D: (MaskedChunk, 0)}),
+             ("M-11",), leaves(A), down(UnmaskRequest, _outsider), silent={D: (MaskedChunk, 0)}),
     ]  # fmt: skip
+
+
+def _outsider(cast: Cast, message: UnmaskRequest) -> UnmaskRequest:
+    """Return the request with a good signature of node-d under the view of the others."""
+    digest = views.sharers_digest(graph_seed_of(cast), cast.cohort)
+    view = views.view_digest(digest, (A, B, C))
+    signature = views.sign_survivors(cast.checked, cast.identities[D], view)
+    return replace(message, signatures=(*message.signatures, (D, signature)))
 
 
 def _other_view(cast: Cast, message: UnmaskRequest) -> UnmaskRequest:
@@ -260,6 +278,12 @@ def _answers() -> list[Case]:
              to_the_end=True),
         Case("answer-both-shares", FOUR, "both shares of a survivor", ("M-12",), BLAMES_B,
              up(UnmaskAnswer, key_share)),
+        Case("answer-share-twice", FOUR, "the share of one owner stands there twice", ("M-12",),
+             BLAMES_B, up(UnmaskAnswer, fields(self_shares=lambda each: (each[0], *each)))),
+        Case("answer-wrong-key-share", "complete-5", "a wrong share of the node that dropped out",
+             ("M-19",), {"sum": [A, B, D, "node-e"], "blamed": [B]},
+             up(UnmaskAnswer, fields(key_shares=altered(0, 1))), {C: (MaskedChunk, 0)},
+             to_the_end=True),
         Case("answer-second-request", FOUR, "a second request after the answer", ("M-13", "M-28"),
              leaves(A), down(UnmaskRequest, twice(COORDINATOR))),
         Case("answer-twice", FOUR, "a second answer", ("M-21",), refused(COORDINATOR, "replay", B),

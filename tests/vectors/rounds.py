@@ -175,6 +175,15 @@ def _sparse() -> list[Case]:
             to_the_end=True,
         ),
         Case(
+            "sparse-8-second-toss",
+            "sparse-8",
+            "a node withholds its coin; of seven nodes each is the neighbour of all others",
+            ("M-01", "M-06"),
+            {"sum": [node for node in eight if node != "node-h"]},
+            silent={"node-h": (Coin, 0)},
+            to_the_end=True,
+        ),
+        Case(
             "sparse-12-no-coins",
             "sparse-12",
             "in each toss another node withholds its coin; after the fourth the round is over",

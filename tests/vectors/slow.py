@@ -53,12 +53,12 @@ class Secrets:
     @classmethod
     def read(cls, node: Mapping[str, Any]) -> Secrets:
         """Read the secrets of a node in a vector file."""
-        single = ("identity", "round_secret", "self_seed", "coin_seed", "agreement")
-        several = ("round_polynomial", "self_polynomial")
-        return cls(
-            *(bytes.fromhex(node[name]) for name in single),
-            *(tuple(map(bytes.fromhex, node[name])) for name in several),
-        )
+        polynomials = ("round_polynomial", "self_polynomial")
+        values: dict[str, Any] = {name: node[name] for name in cls.__dataclass_fields__}
+        for name, value in values.items():
+            several = name in polynomials
+            values[name] = tuple(map(bytes.fromhex, value)) if several else bytes.fromhex(value)
+        return cls(**values)
 
 
 def message(name: str, *fields: object) -> bytes:

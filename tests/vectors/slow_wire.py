@@ -199,4 +199,4 @@ def _fit(checks: list[Check], values: list[Any]) -> Iterator[bool]:
 
 def _number(words: str) -> int:
     base, _, power = words.partition("^")
-    return int(base) ** int(power or 1)
+    return int(int(base) ** int(power or 1))

@@ -191,7 +191,7 @@ class _Play:
         if self.dead & {sender, receiver}:
             return
         self.counts[key] += 1
-        arriving: Sequence[tuple[str, Message | bytes]] = [(sender, data)]
+        arriving: list[tuple[str, Message | bytes]] = [(sender, data)]
         changed = False
         for change in self.changes:
             if (change.sender, change.receiver, change.kind, change.nth) == (
