@@ -10,6 +10,7 @@ from typing import Final
 from secagg.version import PROTOCOL_VERSION
 
 __all__ = [
+    "AGREEMENT_SEED",
     "BACKUP",
     "COIN",
     "ENVELOPE",
@@ -38,6 +39,7 @@ OFFER: Final = _tag("offer")
 KEY_ADVERT: Final = _tag("key-advert")
 GRAPH: Final = _tag("graph")
 COIN: Final = _tag("coin")
+AGREEMENT_SEED: Final = _tag("agreement-seed")
 KEM_SEED: Final = _tag("kem-seed")
 PAIR_KEY: Final = _tag("pair-key")
 PAIR_CONFIRMATION: Final = _tag("pair-confirmation")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from secagg.errors import ConfigError
 
 __all__ = [
+    "MAX_CHUNKS",
     "MAX_COHORT",
     "AbortReason",
     "NodeId",
@@ -33,6 +34,8 @@ Rng: TypeAlias = Callable[[int], bytes]
 
 MAX_COHORT: Final = 10_000
 """Most nodes in one round; bounds what a message may make a peer allocate."""
+MAX_CHUNKS: Final = 4096
+"""Most messages that one upload takes; bounds what an offer may make a node prepare."""
 
 _NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -145,11 +148,14 @@ class RoundSetup:
                 f"{self.neighbours} neighbours in a cohort of {n}", hint=f"use 2 to {n - 1}"
             )
         holders = min(n, 2 * -(-self.neighbours // 2) + 1)  # as `build_graph` rounds the degree
-        least = 2 if holders < n else max(n // 2, self.colluders) + 1
-        if not least <= self.threshold <= holders:  # M-02
+        least, most = max(n // 2, self.colluders) + 1, n
+        if holders < n:  # sparse, unless so many stay away that the circle closes
+            closes = holders >= self.quorum
+            least, most = max(2, self.colluders + 1) if closes else 2, holders
+        if not least <= self.threshold <= most:  # M-02
             raise ConfigError(
                 f"threshold {self.threshold} of {holders} share holders is not safe",
-                hint=f"use {least} to {holders}",
+                hint=f"use {least} to {most}",
             )
         if not 0 <= self.colluders < n:
             raise ConfigError(f"{self.colluders} colluding nodes in a cohort of {n}")
@@ -163,6 +169,11 @@ class RoundSetup:
             raise ConfigError("ring_bits must be 8 to 32 and dim at least 1")
         if self.chunk_values < 8 or self.chunk_values % 8:
             raise ConfigError("chunk_values must be a positive multiple of 8")
+        if self.n_chunks > MAX_CHUNKS:
+            raise ConfigError(
+                f"{self.dim} values in chunks of {self.chunk_values} are {self.n_chunks} messages",
+                hint=f"use chunks of at least {8 * -(-self.dim // (8 * MAX_CHUNKS))} values",
+            )
 
     @property
     def context(self) -> tuple[bytes, bytes, bytes]:

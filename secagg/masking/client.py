@@ -100,7 +100,7 @@ class MaskingClient:
         self._round_secret = rng(shamir.SECRET_SIZE)
         self._self_seed = rng(shamir.SECRET_SIZE)
         self._coin_seed = rng(shamir.SECRET_SIZE)
-        self._keys = pairs.NodeKeys(self._me, rng(shamir.SECRET_SIZE))  # never shared
+        self._keys: pairs.NodeKeys | None = pairs.NodeKeys(self._me, rng(shamir.SECRET_SIZE))
         self._advert: KeyAdvert | None = None
         self._entries: tuple[adverts.Entry, ...] = ()  # of the last toss
         self._attempt = 0
@@ -124,7 +124,7 @@ class MaskingClient:
         """Advertise this round's keys."""
         if self._phase is not Phase.NEW:
             raise LocalProtocolError("a masking client starts once")
-        agreement_key, kem_key = self._keys.public
+        agreement_key, kem_key = self._own_keys.public
         self._advert = adverts.make_advert(
             self._setup,
             self._signer,
@@ -191,7 +191,7 @@ class MaskingClient:
         if self._graph.half and not message.coins:
             raise self._fault("a sparse graph without coins")  # M-06
         neighbours = self._graph.neighbours(self._me)
-        if {advert.node_id for advert in message.adverts} != neighbours:
+        if [advert.node_id for advert in message.adverts] != sorted(neighbours):
             raise self._fault("the adverts are not those of my neighbours")
         if len(neighbours) + 1 < setup.threshold:
             raise self._fault("fewer share holders than the threshold")
@@ -228,6 +228,12 @@ class MaskingClient:
     # --- pair secrets ------------------------------------------------------------------------
 
     @property
+    def _own_keys(self) -> pairs.NodeKeys:
+        if self._keys is None:
+            raise LocalProtocolError("the keys of this round are forgotten")
+        return self._keys
+
+    @property
     def _binding(self) -> tuple[bytes, ...]:
         return *self._setup.context, self._graph_seed
 
@@ -235,7 +241,7 @@ class MaskingClient:
         capsules = []
         for node in sorted(self._graph.successors(self._me)):  # M-26
             try:
-                secret, capsule = self._keys.initiate(self._peers[node], self._binding)
+                secret, capsule = self._own_keys.initiate(self._peers[node], self._binding)
             except AuthenticationError as error:
                 raise self._fault(f"relayed an unusable key ({error})") from error  # M-04
             self._pairs[node] = secret
@@ -258,13 +264,14 @@ class MaskingClient:
             raise self._fault(f"only {len(live)} neighbours agreed on a key")
         for sender, capsule, confirmation in message.capsules:
             try:
-                secret = self._keys.respond(self._peers[sender], capsule, self._binding)
+                secret = self._own_keys.respond(self._peers[sender], capsule, self._binding)
             except AuthenticationError as error:
                 raise self._fault(f"relayed an unusable key ({error})") from error  # M-04
             if pairs.confirmation(secret.mask_seed) != confirmation:  # M-26
                 raise self._fault(f"the key of {sender} is altered or was wrong from the start")
             self._pairs[sender] = secret
         self._pairs = {node: self._pairs[node] for node in live}
+        self._keys = None  # all pairs have agreed
         self._phase = Phase.SHARED
         return self._reply(now, self._sealed_shares())
 
@@ -415,6 +422,7 @@ class MaskingClient:
     def _end(self) -> None:
         """Forget what the round was about."""
         self._phase = Phase.OVER
+        self._keys = None
         self._held.clear()
         self._pairs.clear()
         self._upload.clear()

@@ -243,6 +243,9 @@ class MaskingCoordinator:
 
     def _toss(self, nodes: list[NodeId], now: float) -> Step:
         """Ask for coins: the graph follows from randomness that nobody chooses alone (M-06)."""
+        nodes = [node for node in nodes if node not in self._gone]
+        if len(nodes) < self._setup.quorum:
+            return self._fail(AbortReason.TOO_FEW_KEYS)
         self._attempt += 1
         self._tossed = tuple(
             (node, adverts.advert_digest(advert), advert.coin_commitment)
@@ -262,12 +265,11 @@ class MaskingCoordinator:
         if self._attempt == MAX_ATTEMPTS:
             return self._fail(AbortReason.COINS_MISSING)
         # Leaving out who withheld a coin would let it choose between two graphs. All toss again.
-        for node in set(nodes) - set(self._coins):
-            del self._seen.adverts[node]
         return self._toss(sorted(self._coins), now)
 
     def _send_peer_keys(self, now: float, nodes: list[NodeId], coins: tuple[bytes, ...]) -> Step:
         setup, seen = self._setup, self._seen
+        seen.adverts = {node: seen.adverts[node] for node in nodes}
         digests = tuple((node, adverts.advert_digest(seen.adverts[node])) for node in nodes)
         self._graph_seed = adverts.graph_seed(setup.offer_hash, digests, coins)
         seen.graph = build_graph(nodes, degree=setup.neighbours, seed=self._graph_seed)
@@ -280,6 +282,8 @@ class MaskingCoordinator:
     def _close_agreement(self, now: float) -> Step:
         agreed = tuple(sorted(self._answered))
         self._seen.agreed = frozenset(agreed)
+        if not self._seen.graph.has_holders(agreed, self._setup.threshold):  # M-02
+            return self._fail(AbortReason.GRAPH_TOO_THIN)
         send = []
         for node in agreed:
             capsules = tuple(sorted(self._capsules.get(node, {}).values()))
@@ -290,6 +294,8 @@ class MaskingCoordinator:
 
     def _close_shares(self, now: float) -> Step:
         sharers = self._seen.sharers = tuple(sorted(self._answered))
+        if not self._seen.graph.has_holders(sharers, self._setup.threshold):  # M-09
+            return self._fail(AbortReason.GRAPH_TOO_THIN)
         self._sharers_digest = views.sharers_digest(self._graph_seed, sharers)
         among, send = self._answered, []
         for node in sharers:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secagg.errors import LocalProtocolError
 from secagg.primitives.kdf import digest
@@ -67,11 +68,25 @@ class Graph:
         """
         if not self.half:
             return True
-        alive = set(survivors)
-        present = np.array([node in alive for node in self.circle], dtype=np.int64)
-        ring = np.concatenate([[0], np.cumsum(np.concatenate([present, present[: self.half]]))])
-        windows = ring[self.half : self.half + len(present)] - ring[: len(present)]
+        _, windows = self._windows(survivors, self.half)
         return bool(windows.min() >= window_quota(threshold))
+
+    def has_holders(self, nodes: Collection[NodeId], threshold: int) -> bool:
+        """Tell whether each of `nodes` has enough of its neighbours among them for t shares."""
+        if not self.half:
+            return len(nodes) >= threshold
+        present, windows = self._windows(nodes, 2 * self.half + 1)  # a node and its neighbours
+        owners = np.roll(present, -self.half)  # each window's middle
+        return bool((windows[owners > 0] >= threshold).all())
+
+    def _windows(
+        self, nodes: Collection[NodeId], width: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return for each place whether it is one of `nodes`, and how many of the next `width`."""
+        wanted = set(nodes)
+        present = np.array([node in wanted for node in self.circle], dtype=np.int64)
+        ahead = np.concatenate([[0], np.cumsum(np.concatenate([present, present[:width]]))])
+        return present, ahead[width : width + len(present)] - ahead[: len(present)]
 
     def _ahead(self, node: NodeId) -> range:
         if self.half:

@@ -21,6 +21,7 @@ from secagg.errors import AuthenticationError
 from secagg.primitives import aead, agreement, kem
 from secagg.primitives.kdf import derive, digest
 from secagg.tags import (
+    AGREEMENT_SEED,
     BACKUP,
     KEM_SEED,
     PAIR_CONFIRMATION,
@@ -60,7 +61,8 @@ class NodeKeys:
 
     def __init__(self, node: NodeId, secret: bytes) -> None:
         self._node = node
-        self._agreement = agreement.private_key(secret)
+        # Two derivations, so that whoever finds the X25519 scalar is no nearer to the other key.
+        self._agreement = agreement.private_key(derive(secret, AGREEMENT_SEED))
         self._kem = kem.private_key(derive(secret, KEM_SEED, length=kem.SEED_SIZE))
 
     @property

@@ -195,7 +195,7 @@ def _pair(initiator: str, responder: str) -> dict[str, Any]:
     )  # fmt: skip
     binding = (*cast.checked.context, drawn("graph seed"))
     pair = keys[responder].respond(advert, capsule, binding)
-    private = agreement.private_key(secrets[initiator])
+    private = agreement.private_key(kdf.derive(secrets[initiator], tags.AGREEMENT_SEED))
     seal_keys = {
         f"{sender}>{receiver}": pair.seal_key(sender=sender, receiver=receiver)
         for sender, receiver in ((initiator, responder), (responder, initiator))

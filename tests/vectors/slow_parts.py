@@ -81,14 +81,15 @@ def kem_key(secret: bytes) -> MLKEM768PrivateKey:
 
 def public_keys(secret: bytes) -> tuple[bytes, bytes]:
     """Return X25519 and ML-KEM-768 public keys of an agreement secret."""
-    x25519 = X25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
-    return x25519, kem_key(secret).public_key().public_bytes_raw()
+    scalar = hkdf(secret, "agreement-seed")
+    public = X25519PrivateKey.from_private_bytes(scalar).public_key().public_bytes_raw()
+    return public, kem_key(secret).public_key().public_bytes_raw()
 
 
 def x25519(secret: bytes, public: bytes) -> bytes | None:
     """Return the shared secret, or None for a key of small order."""
     try:
-        private = X25519PrivateKey.from_private_bytes(secret)
+        private = X25519PrivateKey.from_private_bytes(hkdf(secret, "agreement-seed"))
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
         return None

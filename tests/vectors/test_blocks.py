@@ -192,7 +192,7 @@ def test_pair_by_the_package(case: Case) -> None:
     context = unhexed(case["context"])
     x25519 = {node: bytes.fromhex(key) for node, key in case["x25519_keys"].items()}
     assert [keys[node].public[0] for node in x25519] == list(x25519.values())
-    private = agreement.private_key(secrets[first])
+    private = agreement.private_key(kdf.derive(secrets[first], tags.AGREEMENT_SEED))
     assert agreement.agree(private, second, x25519[second]).hex() == case["agreed"]
     zero = bytes(32)
     advert = KeyAdvert(

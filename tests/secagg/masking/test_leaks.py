@@ -38,9 +38,10 @@ def secrets_of(client: ClientRole) -> Iterator[bytes]:
     """Yield every secret byte string that a masking client holds now."""
     held = vars(client)
     yield from (held[name] for name in ("_round_secret", "_self_seed", "_coin_seed") if held[name])
-    keys = vars(held["_keys"])
-    yield keys["_agreement"].private_bytes_raw()
-    yield keys["_kem"].private_bytes_raw()
+    if held["_keys"] is not None:
+        keys = vars(held["_keys"])
+        yield keys["_agreement"].private_bytes_raw()
+        yield keys["_kem"].private_bytes_raw()
     for pair in held["_pairs"].values():
         yield from (pair.mask_seed, pair._root)
     for shares in held["_held"].values():
@@ -163,7 +164,6 @@ def test_no_message_carries_a_secret_but_for_the_shares_in_answers() -> None:
 
 @pytest.mark.req("M-12")
 def test_a_machine_that_is_over_holds_no_share_no_seed_and_no_input() -> None:
-    """Its two key pairs, which nobody was given a share of, go with the object."""
     for played in watched_rounds():
         played.play()
         for node, client in played.clients.items():
@@ -172,6 +172,7 @@ def test_a_machine_that_is_over_holds_no_share_no_seed_and_no_input() -> None:
                 assert not [
                     state[n] for n in ("_round_secret", "_self_seed", "_coin_seed") if state[n]
                 ]
+                assert state["_keys"] is None
                 assert not state["_held"]
                 assert not state["_pairs"]
                 assert not state["_upload"]

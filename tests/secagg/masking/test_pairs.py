@@ -13,7 +13,7 @@ from secagg.errors import AuthenticationError
 from secagg.masking import adverts, pairs
 from secagg.primitives import kem
 from secagg.primitives.kdf import derive
-from secagg.tags import BACKUP, KEM_SEED, PAIR_KEY, PAIR_MASK, SHARE_SEAL
+from secagg.tags import AGREEMENT_SEED, BACKUP, KEM_SEED, PAIR_KEY, PAIR_MASK, SHARE_SEAL
 from secagg.wire.messages import KeyAdvert
 from tests.secagg.masking.test_adverts import framed
 from tests.support.fleet import TestSigner, make_setup
@@ -45,10 +45,23 @@ FIRST, CAPSULE = KEYS[A].initiate(ADVERTS[B], BINDING)
 @pytest.mark.req("M-05")
 def test_the_public_keys_follow_from_one_secret() -> None:
     key, kem_key = KEYS[A].public
-    by_hand = X25519PrivateKey.from_private_bytes(SECRETS[A]).public_key().public_bytes_raw()
-    assert key == by_hand
+    scalar = derive(SECRETS[A], AGREEMENT_SEED)
+    assert key == X25519PrivateKey.from_private_bytes(scalar).public_key().public_bytes_raw()
     assert kem_key == kem.public_key(kem.private_key(derive(SECRETS[A], KEM_SEED, length=64)))
     assert pairs.NodeKeys(A, SECRETS[B]).public == KEYS[B].public
+
+
+@pytest.mark.req("M-05")
+@pytest.mark.parametrize("derivation", [lambda x: x, lambda x: derive(x, KEM_SEED)])
+def test_who_finds_the_x25519_scalar_finds_no_ml_kem_key(derivation: object) -> None:
+    assert callable(derivation)
+    key, kem_key = KEYS[A].public
+    scalar = derive(SECRETS[A], AGREEMENT_SEED)  # what a discrete logarithm gives, and all of it
+    for clamped in (scalar, bytes([scalar[0] & 248, *scalar[1:31], scalar[31] & 127 | 64])):
+        stolen = X25519PrivateKey.from_private_bytes(clamped).public_key().public_bytes_raw()
+        assert stolen == key
+        seed = derive(derivation(clamped), KEM_SEED, length=64)
+        assert kem.public_key(kem.private_key(seed)) != kem_key
 
 
 @pytest.mark.req("M-07")
@@ -63,8 +76,11 @@ def test_both_ends_find_the_same_secret() -> None:
 @pytest.mark.req("M-07")
 def test_the_mask_seed_by_hand() -> None:
     """HKDF(HKDF(x ‖ ss, pair-key; context, graph seed, capsule, u, v), pair-mask)."""
-    private = X25519PrivateKey.from_private_bytes(SECRETS[A])
-    peer = X25519PrivateKey.from_private_bytes(SECRETS[B]).public_key()
+    private, other = (
+        X25519PrivateKey.from_private_bytes(derive(SECRETS[node], AGREEMENT_SEED))
+        for node in (A, B)
+    )
+    peer = other.public_key()
     decapsulated = kem.private_key(derive(SECRETS[B], KEM_SEED, length=64)).decapsulate(CAPSULE)
     secret = private.exchange(peer) + decapsulated
     root = derive(secret, PAIR_KEY, *SETUP.context, SEED, CAPSULE, A.encode(), B.encode())
