@@ -9,7 +9,7 @@ from pathlib import Path
 from keys import Identity, Role, Roster, RosterFile, Unlock, load_identity, load_root_card
 from keys.roster import Member
 from nodes.config import UnlockSection
-from nodes.session.coordinator import RosterView
+from nodes.session.presence import RosterView
 from secagg.errors import KeyMaterialError
 from secagg.types import NodeId
 

@@ -102,6 +102,7 @@ class NodeDaemon:
                 remembered=load_memory(self._state / MEMORY),
                 rng=os.urandom,
                 journal=journal,
+                members=lambda: len(self._members.view(wall_clock()).signing_keys),
             )
             self._session.set_roster_version(self._members.roster.version)
             return self._run()

@@ -21,7 +21,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl_core.training import LocalUpdate
-from nodes.session.coordinator import Coordinator, RosterView, ServerStep, State
+from nodes.session.coordinator import Coordinator, ServerStep, State
 from nodes.session.events import (
     Remember,
     RoundDone,
@@ -36,6 +36,7 @@ from nodes.session.events import (
 from nodes.session.journal import AnswerJournal, MemoryJournal
 from nodes.session.offer import NodePolicy, RunPlan
 from nodes.session.participant import Participant
+from nodes.session.presence import RosterView
 from secagg.roles import ClientRole, CoordinatorRole, Scheme
 from secagg.schemes import scheme_named
 from secagg.steps import Step, SumReady
@@ -399,6 +400,7 @@ class Simulation:
             remembered=known.disk.state if known and known.disk else None,
             rng=os.urandom,
             journal=journal,
+            members=lambda: len(self._keys) - 1,
             schemes=self._schemes,
         )
         session.set_roster_version(1)

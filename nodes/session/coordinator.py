@@ -10,7 +10,7 @@ No sockets, no clock: the daemon and the simulator drive it. Source: specs/60-se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 
@@ -37,7 +37,7 @@ from nodes.session.events import (
 from nodes.session.greetings import final_messages, welcome
 from nodes.session.model_transfer import model_chunks
 from nodes.session.offer import RunPlan, build_offer, encoding_of, setup_of
-from nodes.session.presence import Presence
+from nodes.session.presence import Presence, RosterView
 from secagg.errors import LocalProtocolError, RemoteProtocolError, RunMismatchError
 from secagg.roles import CoordinatorRole, Scheme
 from secagg.schemes import SCHEMES
@@ -70,7 +70,7 @@ from secagg.wire.messages import (
     Welcome,
 )
 
-__all__ = ["Coordinator", "RosterView", "ServerStep", "State"]
+__all__ = ["Coordinator", "ServerStep", "State"]
 
 ServerStep = Callable[
     [NDArray[np.float32], NDArray[np.float64], dict[str, NDArray[np.float64]]],
@@ -89,16 +89,6 @@ class State(StrEnum):
     ROUND = "round"
     CLOSING = "closing"
     OVER = "over"
-
-
-@dataclass(frozen=True, slots=True)
-class RosterView:
-    """What the session needs of the newest verified roster."""
-
-    version: int
-    document: bytes
-    signing_keys: dict[NodeId, bytes]
-    """Active nodes only."""
 
 
 class Coordinator:
@@ -130,6 +120,7 @@ class Coordinator:
         self._took_part: set[NodeId] = set()
         self._late: set[NodeId] = set()  # missed a phase of the open round
         self._last_hello: dict[NodeId, float] = {}
+        self._model_sent: dict[NodeId, float] = {}  # in CLOSING: when, to whoever came back
         self._offered_at = 0.0
         self._state = State.WAITING
         self._since = self._next_report = 0.0
@@ -281,7 +272,9 @@ class Coordinator:
         send = [self._sealed(node, self._welcome(now))]
         if self._state is State.CLOSING:  # it missed the end of the run, or this side restarted
             self._awaiting.add(node)
-            send += self._final_messages(node)
+            if now - self._model_sent.get(node, -_HELLO_PAUSE) >= _HELLO_PAUSE:  # not on demand
+                self._model_sent[node] = now
+                send += self._final_messages(node)
         return SessionStep(tuple(send), (Joined(node, self._run.rounds_done),))
 
     def _welcome(self, now: float) -> Welcome:
@@ -313,24 +306,25 @@ class Coordinator:
         if self._state is not State.WAITING:
             return SessionStep()
         here = self._present.nodes
-        ready = self._present.cohort(self._run.next_round, self._plan.min_nodes)
+        least = self._plan.least_cohort(len(self._roster.signing_keys))
+        ready = self._present.cohort(self._run.next_round, least)
         cohort = ready[: self._plan.max_cohort]
         everybody = len(ready) == len(self._roster.signing_keys) and now >= self._since
-        if len(cohort) >= self._plan.min_nodes and (everybody or now >= self._start_at):
+        if len(cohort) >= least and (everybody or now >= self._start_at):
             return self._open_round(tuple(cohort), now)
         if now - self._since > self._plan.give_up:
-            reason = (
-                f"only {len(here)} of {self._plan.min_nodes} nodes for {self._plan.give_up:g} s"
-            )
+            reason = f"only {len(here)} of {least} nodes for {self._plan.give_up:g} s"
             return self._close(now, complete=False, reason=reason)
         if now >= self._next_report and now >= self._start_at:
             self._next_report = now + self._plan.join_timeout
-            return SessionStep(events=(WaitingForNodes(tuple(here), self._plan.min_nodes),))
+            return SessionStep(events=(WaitingForNodes(tuple(here), least),))
         return SessionStep()
 
     def _open_round(self, cohort: tuple[NodeId, ...], now: float) -> SessionStep:
-        offer = build_offer(self._plan, self._run, cohort, self._roster.version)
-        setup = setup_of(offer, self._run.run_id, self._roster.signing_keys.get)
+        roster = self._roster
+        members = len(roster.signing_keys)
+        offer = build_offer(self._plan, self._run, cohort, roster.version, members=members)
+        setup = setup_of(offer, self._run.run_id, roster.signing_keys.get)
         self._run = replace(self._run, next_round=offer.round_id + 1)  # S-04
         self._offer, self._state = offer, State.ROUND
         self._late, self._offered_at = set(), now

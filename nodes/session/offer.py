@@ -5,7 +5,6 @@ Source: specs/60-session.md section 4, specs/10-encoding.md section 2.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from secagg.masking.parameters import (
     DEFAULT_DROPOUT,
     MAX_DEGREE,
     choose,
+    colluders_among,
     insecurity,
 )
 from secagg.schemes import SCHEMES, scheme_named
@@ -78,6 +78,15 @@ class RunPlan:
     farewell_timeout: float = 30.0
     max_failures: int = 10
     """Aborted rounds in a row after which the run ends incomplete."""
+
+    def least_cohort(self, members: int) -> int:
+        """Return the fewest nodes a round starts with, of `members` active ones.
+
+        Beside all that may collude there are two whose inputs hide behind one another (P-09).
+        """
+        if not scheme_named(self.scheme).private:
+            return self.min_nodes
+        return max(self.min_nodes, colluders_among(members, self.collusion) + 2)
 
     @property
     def max_cohort(self) -> int:
@@ -151,11 +160,17 @@ class NodePolicy:
 
 
 def build_offer(
-    plan: RunPlan, state: RunState, cohort: tuple[NodeId, ...], roster_version: int
+    plan: RunPlan,
+    state: RunState,
+    cohort: tuple[NodeId, ...],
+    roster_version: int,
+    *,
+    members: int = 0,
 ) -> RoundOffer:
-    """Return the offer of the run's next round to `cohort` (sorted)."""
+    """Return the offer of the run's next round to `cohort` (sorted), of `members` active nodes."""
     n = len(cohort)
-    chosen = choose(n, dropout=plan.dropout, collusion=plan.collusion)
+    population = max(n, members)
+    chosen = choose(n, dropout=plan.dropout, collusion=plan.collusion, population=population)
     return RoundOffer(
         round_id=state.next_round,
         rounds_done=state.rounds_done,
@@ -230,8 +245,17 @@ def check_offer(
     node_id: NodeId,
     policy: NodePolicy,
     signing_key: Callable[[NodeId], bytes | None],
+    members: int = 0,
 ) -> RoundSetup:
     """Hold an offer against this node's policy and roster; return what to run (S-06).
+
+    Args:
+        offer: What the coordinator offers.
+        run_id: The run it belongs to.
+        node_id: This node.
+        policy: What this node agrees to.
+        signing_key: Active node of the roster to Ed25519 key.
+        members: How many nodes the roster has; the coordinator chooses which of them it asks.
 
     Raises:
         OfferRefused: with the rule that forbids it.
@@ -254,7 +278,7 @@ def check_offer(
         raise OfferRefused(
             RefusalReason.UNKNOWN_MEMBER, f"not active nodes of the roster: {', '.join(unknown)}"
         )
-    _check_thresholds(offer, policy)
+    _check_thresholds(offer, policy, max(n, members))
     try:
         if offer.ring_bits < ring_bits_for(n, offer.value_bits):
             raise OfferRefused(
@@ -268,15 +292,18 @@ def check_offer(
         raise OfferRefused(RefusalReason.PARAMETERS_UNSAFE, str(error)) from error
 
 
-def _check_thresholds(offer: RoundOffer, policy: NodePolicy) -> None:
-    """Refuse an offer that is not private if as many nodes collude as the policy assumes (P-07)."""
+def _check_thresholds(offer: RoundOffer, policy: NodePolicy, members: int) -> None:
+    """Refuse an offer that is not private if as many nodes collude as the policy assumes (P-07).
+
+    All that collude may be in the cohort, since the coordinator chooses it (P-09).
+    """
     n = len(offer.cohort)
-    least = math.floor(policy.collusion * n + 1e-9)
+    least = colluders_among(members, policy.collusion)
     if offer.colluders < least:
         raise OfferRefused(
             RefusalReason.THRESHOLDS_UNSAFE,
-            f"the offer withstands {offer.colluders} colluding nodes of {n}, "
-            f"policy.collusion = {policy.collusion:g} asks for {least}",
+            f"the offer withstands {offer.colluders} colluding nodes, "
+            f"policy.collusion = {policy.collusion:g} of {members} members asks for {least}",
         )
     why = insecurity(
         n,

@@ -80,6 +80,7 @@ if TYPE_CHECKING:
 __all__ = ["Participant", "State"]
 
 HELLO_INTERVAL = 2.0  # seconds between hellos until the coordinator answers
+SHORTEST_BEAT = 0.02  # seconds between heartbeats, whatever the coordinator asks for
 _ANSWERED = (
     "this round was answered before: the state folder was copied or restored, "
     "or two nodes run from it"
@@ -108,7 +109,8 @@ class Participant:
         policy: What this node agrees to.
         remembered: From an earlier start of this node, or None.
         rng: Source of all secrets.
-        journal: Where an answer is on disk before it is sent (S-14).
+        journal: Where a view is on disk before it is co-signed (S-14).
+        members: How many active nodes the newest roster has.
         schemes: Schemes by name; the simulator passes ones that watch.
     """
 
@@ -122,11 +124,12 @@ class Participant:
         remembered: ParticipantState | None,
         rng: Rng,
         journal: AnswerJournal,
+        members: Callable[[], int],
         schemes: Mapping[str, Scheme] = SCHEMES,
     ) -> None:
         self._signer, self._coordinator, self._signing_key = signer, coordinator, signing_key
         self._policy, self._rng, self._schemes = policy, rng, schemes
-        self._journal = journal
+        self._journal, self._members = journal, members
         self._memory = remembered or ParticipantState({})
         self._run_id = NO_RUN
         self._state = State.HELLO
@@ -275,8 +278,8 @@ class Participant:
                 return self._on_round_message(message, now)
 
     def _on_welcome(self, message: Welcome, now: float) -> SessionStep:
-        self._heartbeat = message.heartbeat
-        self._next_beat = now + message.heartbeat
+        self._heartbeat = max(message.heartbeat, SHORTEST_BEAT)
+        self._next_beat = now + self._heartbeat
         if self._run_id == message.run:
             return SessionStep()
         self._run_id = message.run
@@ -296,6 +299,7 @@ class Participant:
                 node_id=self._signer.node_id,
                 policy=self._policy,
                 signing_key=self._member_key,
+                members=self._members(),
             )
         except OfferRefused as refused:
             step = self._refuse(offer.round_id, refused)

@@ -1,4 +1,4 @@
-"""Who is here, who has fallen silent, and who sits out for having missed rounds.
+"""Who belongs, who is here, who has fallen silent, and who sits out for having missed rounds.
 
 Source: specs/60-session.md sections 2 and 5 (S-10).
 """
@@ -10,9 +10,19 @@ from typing import Final
 
 from secagg.types import NodeId
 
-__all__ = ["Presence"]
+__all__ = ["Presence", "RosterView"]
 
 _MAX_BENCH: Final = 8  # rounds that a node which keeps missing them is not waited for, at most
+
+
+@dataclass(frozen=True, slots=True)
+class RosterView:
+    """What the session needs of the newest verified roster."""
+
+    version: int
+    document: bytes
+    signing_keys: dict[NodeId, bytes]
+    """Active nodes only."""
 
 
 @dataclass(slots=True)

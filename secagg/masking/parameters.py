@@ -31,6 +31,7 @@ __all__ = [
     "SPARSE_FROM",
     "MaskingParameters",
     "choose",
+    "colluders_among",
     "graph_failure_bits",
     "insecurity",
     "liveness_bits",
@@ -78,8 +79,9 @@ def choose(
     collusion: float = DEFAULT_COLLUSION,
     security_bits: int = SECURITY_BITS,
     failure_bits: int = FAILURE_BITS,
+    population: int | None = None,
 ) -> MaskingParameters:
-    """Return the parameters of a round of `n` nodes (P-01 to P-06).
+    """Return the parameters of a round of `n` nodes (P-01 to P-06, P-09).
 
     Args:
         n: Size of the cohort, 3 to `MAX_COHORT`.
@@ -87,6 +89,8 @@ def choose(
         collusion: Fraction of the cohort that may collude, in [0, 1/2).
         security_bits: The graph exposes an input with probability at most 2^-security_bits.
         failure_bits: The graph loses the round with probability at most 2^-failure_bits.
+        population: Nodes that the cohort is taken from, all of whose colluding members may be in
+            it; then the round withstands as many dropouts as that leaves room for.
 
     Raises:
         ConfigError: a number is out of range, or nothing withstands that much; the hint names the
@@ -96,7 +100,7 @@ def choose(
     for name, bits in (("security_bits", security_bits), ("failure_bits", failure_bits)):
         if not 1 <= bits <= MAX_BITS:
             raise ConfigError(f"{name} is {bits}", hint=f"use 1 to {MAX_BITS}")
-    colluders = math.floor(collusion * n + 1e-9)
+    colluders = colluders_among(max(n, population or n), collusion)
     dropouts = math.floor(dropout * n + 1e-9)
     aim = _Aim(n, security_bits, failure_bits)
     found = _solve(aim, colluders, dropouts)
@@ -107,12 +111,21 @@ def choose(
     else:
         why = f"a graph with at most {MAX_DEGREE} neighbours is not enough"
     fewer = bisect_left(range(dropouts), True, key=lambda d: _solve(aim, colluders, d) is None) - 1
+    if population is not None and fewer >= 0:
+        found = _solve(aim, colluders, fewer)
+        if found is not None:
+            return found
     loyal = bisect_left(range(colluders), True, key=lambda a: _solve(aim, a, dropouts) is None) - 1
     raise ConfigError(
         f"{n} nodes cannot withstand {colluders} that collude and {dropouts} that drop out: {why}",
         hint=f"with collusion {_short(collusion)} use dropout {_fraction(fewer, n)}, "
         f"or with dropout {_short(dropout)} use collusion {_fraction(loyal, n)}",
     )
+
+
+def colluders_among(members: int, collusion: float) -> int:
+    """Return A: how many of `members` nodes may collude at that fraction (P-01)."""
+    return math.floor(collusion * members + 1e-9)
 
 
 def insecurity(
@@ -208,9 +221,9 @@ class _Aim:
 def _solve(aim: _Aim, colluders: int, dropouts: int) -> MaskingParameters | None:
     """Return the sparsest setting, None if there is none; fewer of either never is harder."""
     n = aim.n
-    if colluders + 2 * dropouts >= n:  # P-02
-        return None
     quorum = max(3, n - dropouts)
+    if colluders + 2 * dropouts >= n or quorum - colluders < 2:  # P-02
+        return None
     majority = _majority(n, colluders)
     sparse = _sparse(aim, quorum, colluders, dropouts)
     if sparse is not None:

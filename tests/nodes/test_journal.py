@@ -402,6 +402,7 @@ class Daemon:
             policy=config.node_policy(),
             remembered=None,
             rng=os.urandom,
+            members=lambda: 0,
             journal=FileJournal(self.state / ANSWERS),
         )
 

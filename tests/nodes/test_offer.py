@@ -45,6 +45,33 @@ def offer_for(n: int = 5, **changes: object) -> RoundOffer:
     return replace_offer(build_offer(make_plan(), make_state(), cohort, 1), **changes)
 
 
+@pytest.mark.req("P-09")
+def test_all_colluding_members_of_the_roster_may_be_in_a_small_cohort() -> None:
+    """The coordinator chooses whom it asks: a fraction of those would be a fraction of nothing."""
+    keys = {f"node-{index}": TestSigner(f"node-{index}").public for index in range(9)}
+    cohort = ("node-0", "node-1", "node-2")
+    offer = build_offer(make_plan(), make_state(), cohort, 1)
+    with pytest.raises(OfferRefused, match="of 9 members asks for 2") as caught:
+        check_offer(
+            offer,
+            RUN_ID,
+            node_id="node-0",
+            policy=NodePolicy(),
+            signing_key=keys.get,
+            members=9,
+        )
+    assert caught.value.reason == "thresholds_unsafe"
+    with pytest.raises(ConfigError, match="cannot withstand"):
+        build_offer(make_plan(), make_state(), cohort, 1, members=9)
+    assert make_plan().least_cohort(9) == 4
+    cohort = tuple(sorted(keys))[:6]
+    offer = build_offer(make_plan(), make_state(), cohort, 1, members=9)
+    setup = check_offer(
+        offer, RUN_ID, node_id="node-0", policy=NodePolicy(), signing_key=keys.get, members=9
+    )
+    assert (setup.colluders, setup.quorum) == (2, 5), "one dropout fewer than with two thirds"
+
+
 @pytest.mark.req("S-06")
 @pytest.mark.parametrize(
     ("changes", "policy", "reason", "says"),
@@ -72,7 +99,7 @@ def offer_for(n: int = 5, **changes: object) -> RoundOffer:
             {"colluders": 0},
             NodePolicy(),
             "thresholds_unsafe",
-            "withstands 0 colluding nodes of 5, policy.collusion = 0.33 asks for 1",
+            "withstands 0 colluding nodes, policy.collusion = 0.33 of 5 members asks for 1",
         ),
         ({}, NodePolicy(collusion=0.45), "thresholds_unsafe", "policy.collusion = 0.45"),
         ({"ring_bits": 16}, NodePolicy(), "parameters_unsafe", "can wrap"),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_core.training import LocalUpdate
-from nodes.session.coordinator import Coordinator, RosterView, State
+from nodes.session.coordinator import Coordinator, State
 from nodes.session.events import (
     ParticipantState,
     Remember,
@@ -22,6 +22,7 @@ from nodes.session.events import (
 from nodes.session.journal import AnswerJournal, MemoryJournal
 from nodes.session.offer import NodePolicy, RunPlan
 from nodes.session.participant import Participant
+from nodes.session.presence import RosterView
 from secagg.errors import RemoteProtocolError
 from secagg.types import NodeId
 from secagg.wire.envelope import open_envelope
@@ -120,6 +121,7 @@ class Run:
                 remembered=self.disk.get(name),
                 rng=InsecureLabelledRng(len(self.events), name),
                 journal=self.journals.setdefault(name, MemoryJournal()),
+                members=lambda: len(self.coordinator._roster.signing_keys),
             )
             self.participants[name].set_roster_version(1)
             self.take(name, self.participants[name].start(self.now, self.now))
