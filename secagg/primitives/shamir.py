@@ -2,9 +2,10 @@
 
 Shares are evaluations of a random polynomial over the prime field of order 2^256 + 297, the
 smallest prime above 2^256, so every 32-byte string is a field element. Secrecy is
-information-theoretic; nothing here rests on a hardness assumption.
+information-theoretic; nothing here rests on a hardness assumption. The shares of a secret are a
+word of a Reed-Solomon code, so some wrong ones among enough right ones are found.
 
-Source: Shamir 1979; specs/30-masking.md section 4.
+Source: Shamir 1979; McEliece and Sarwate 1981 (decoding); specs/30-masking.md section 4.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ import numpy as np
 from secagg.errors import LocalProtocolError
 from secagg.types import Rng
 
-__all__ = ["PRIME", "SECRET_SIZE", "SHARE_SIZE", "combine", "lagrange_at_zero", "split"]
+__all__ = [
+    "PRIME",
+    "SECRET_SIZE",
+    "SHARE_SIZE",
+    "combine",
+    "decode",
+    "lagrange_at_zero",
+    "lie_on_one_polynomial",
+    "split",
+]
 
 PRIME: Final = 2**256 + 297
 SECRET_SIZE: Final = 32
@@ -121,12 +131,134 @@ def combine(shares: Mapping[int, bytes]) -> bytes | None:
         LocalProtocolError: a share has the wrong size (the decoder checks sizes before), there is
             none, or a point is not 1 to 2^31 - 1.
     """
+    value = sum(_terms(shares, lagrange_at_zero(tuple(sorted(shares))))) % PRIME
+    return value.to_bytes(SECRET_SIZE, "little") if value < 1 << 256 else None
+
+
+def _terms(shares: Mapping[int, bytes], weights: Sequence[int]) -> list[int]:
+    """Return the products of shares, in order of point, and weights; not reduced."""
     if any(len(share) != SHARE_SIZE for share in shares.values()):
         raise LocalProtocolError(f"a share has {SHARE_SIZE} bytes")
+    values = [int.from_bytes(shares[point], "little") for point in sorted(shares)]
+    return [weight * value for weight, value in zip(weights, values, strict=True)]
+
+
+def decode(shares: Mapping[int, bytes], threshold: int) -> tuple[bytes, frozenset[int]] | None:
+    """Find the secret although some shares are wrong, and which these are.
+
+    If a polynomial of degree below `threshold` misses at most (m - threshold) // 2 of the m
+    shares, it is the only one, and it is found. The syndromes of the shares are the power sums of
+    the wrong points, so the shortest recurrence through them has these as its roots (Massey 1969).
+
+    Args:
+        shares: Point to share, 33 bytes each; m of them.
+        threshold: Shares that suffice, 1 to m.
+
+    Returns:
+        The secret and the points of the wrong shares; None if there is no such polynomial, or its
+        value at 0 is not a 32-byte string. About m (m - threshold) multiplications.
+
+    Raises:
+        LocalProtocolError: a size, the threshold or a point is wrong.
+    """
+    _check_spare(shares, threshold)
+    points = sorted(shares)
+    recurrence = _recurrence(_syndromes(shares, threshold))
+    if recurrence is None:
+        return None
+    wrong = frozenset(_roots(recurrence, points))
+    if len(wrong) != len(recurrence) - 1:
+        return None
+    secret = combine({point: shares[point] for point in points if point not in wrong})
+    return None if secret is None else (secret, wrong)
+
+
+def _check_spare(shares: Mapping[int, bytes], threshold: int) -> None:
+    if not 1 <= threshold <= len(shares):
+        raise LocalProtocolError(f"threshold {threshold} of {len(shares)} shares")
+
+
+def _syndromes(shares: Mapping[int, bytes], threshold: int) -> list[int]:
+    """Return what the shares times x^j combine to at 0, for j = 1 ... m - threshold.
+
+    For right shares x^j f(x) has degree below m and is 0 there.
+    """
     points = tuple(sorted(shares))
-    value = sum(
-        coefficient * int.from_bytes(shares[point], "little")
-        for point, coefficient in zip(points, lagrange_at_zero(points), strict=True)
-    )
-    value %= PRIME
-    return value.to_bytes(SECRET_SIZE, "little") if value < 1 << 256 else None
+    terms = _terms(shares, lagrange_at_zero(points))
+    syndromes = []
+    for _ in range(len(points) - threshold):
+        terms = [term * point % PRIME for term, point in zip(terms, points, strict=True)]
+        syndromes.append(sum(terms) % PRIME)
+    return syndromes
+
+
+def _recurrence(sequence: Sequence[int]) -> list[int] | None:
+    """Return the shortest linear recurrence, c_0 = 1 first, by the Berlekamp-Massey algorithm.
+
+    None if it is longer than half the sequence, when another may be as short.
+    """
+    current, previous = [1], [1]
+    length, gap, last = 0, 1, 1
+    for n in range(len(sequence)):
+        window = reversed(sequence[n + 1 - len(current) : n + 1])
+        discrepancy = sum(c * s for c, s in zip(current, window, strict=True)) % PRIME
+        if discrepancy == 0:
+            gap += 1
+            continue
+        factor = discrepancy * pow(last, -1, PRIME) % PRIME
+        shifted = [0] * gap + previous
+        both = itertools.zip_longest(current, shifted, fillvalue=0)
+        updated = [(c - factor * p) % PRIME for c, p in both]
+        if 2 * length <= n:
+            length, gap, last, previous = n + 1 - length, 1, discrepancy, current
+        else:
+            gap += 1
+        current = updated
+        if 2 * length > len(sequence):
+            return None
+    return current + [0] * (length + 1 - len(current))
+
+
+def _roots(recurrence: Sequence[int], points: Sequence[int]) -> list[int]:
+    """Return the points x with x^L + c_1 x^(L-1) + ... + c_L = 0."""
+    roots = []
+    for point in points:
+        value = 0
+        for coefficient in recurrence:
+            value = (value * point + coefficient) % PRIME
+        if value == 0:
+            roots.append(point)
+    return roots
+
+
+def lie_on_one_polynomial(shares: Mapping[int, bytes], threshold: int, *, challenge: bytes) -> bool:
+    """Tell whether all shares are values of one polynomial of degree below `threshold`.
+
+    All syndromes are checked at once: that polynomial whose coefficients they are has, unless they
+    are all 0, at most m zeros in the field, and it is evaluated at a place that whoever chose the
+    shares did not know. The weights depend on the points only, so many secrets with the same
+    holders cost m multiplications each.
+
+    Args:
+        shares: Point to share, 33 bytes each; m of them.
+        threshold: Shares that suffice, 1 to m.
+        challenge: The place, 32 bytes that follow from all shares; False "yes" have odds of 2^-240.
+
+    Raises:
+        LocalProtocolError: a size, the threshold or a point is wrong.
+    """
+    _check_spare(shares, threshold)
+    weights = _check_weights(tuple(sorted(shares)), threshold, challenge)
+    return sum(_terms(shares, weights)) % PRIME == 0
+
+
+@functools.lru_cache(maxsize=8)
+def _check_weights(points: tuple[int, ...], threshold: int, challenge: bytes) -> tuple[int, ...]:
+    """Return the weights that give the sum over j of syndrome j times challenge^(j-1)."""
+    place, spare = int.from_bytes(challenge, "little"), len(points) - threshold
+    weights = []
+    for point, coefficient in zip(points, lagrange_at_zero(points), strict=True):
+        ratio = point * place % PRIME
+        powers = (pow(ratio, spare, PRIME) - 1) * pow(ratio - 1, -1, PRIME) if ratio != 1 else spare
+        weights.append(coefficient * point * powers % PRIME)
+    return tuple(weights)

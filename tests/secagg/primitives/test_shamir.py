@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg.errors import LocalProtocolError
-from secagg.primitives.shamir import PRIME, SHARE_SIZE, combine, lagrange_at_zero, split
+from secagg.primitives.shamir import (
+    PRIME,
+    SHARE_SIZE,
+    combine,
+    decode,
+    lagrange_at_zero,
+    lie_on_one_polynomial,
+    split,
+)
 from tests.support.randomness import InsecureLabelledRng
 
 
@@ -200,3 +208,111 @@ def test_wrong_arguments_are_our_own_fault(
 def test_a_share_of_another_size_is_our_own_fault() -> None:
     with pytest.raises(LocalProtocolError):
         combine({1: bytes(32)})
+
+
+# --- wrong shares --------------------------------------------------------------------------------
+
+
+def slow_decode(shares: dict[int, bytes], threshold: int) -> tuple[bytes, frozenset[int]] | None:
+    """Try the polynomial through every choice of shares."""
+    for chosen in itertools.combinations(shares, threshold):
+        good = {x: int.from_bytes(shares[x], "little") for x in chosen}
+        wrong = frozenset(
+            x
+            for x, y in shares.items()
+            if _value_at(good, x) != int.from_bytes(y, "little") % PRIME
+        )
+        if 2 * len(wrong) <= len(shares) - threshold:
+            secret = _value_at(good, 0)
+            return (secret.to_bytes(32, "little"), wrong) if secret < 2**256 else None
+    return None
+
+
+@st.composite
+def words(draw: st.DrawFn) -> tuple[dict[int, bytes], int, bytes, frozenset[int]]:
+    """Shares, the threshold, the secret and whose shares are wrong, from none to all."""
+    points = sorted(draw(st.sets(st.integers(1, 60), min_size=1, max_size=8)))
+    threshold = draw(st.integers(1, len(points)))
+    secret = draw(st.sampled_from([bytes(32), b"\xff" * 32, b"s" * 32]))
+    shares = split(secret, points, threshold, InsecureLabelledRng(5, "words"))
+    wrong = draw(st.sets(st.sampled_from(points)))
+    for point in wrong:
+        error = draw(st.sampled_from([1, PRIME - 1, point, 2**200]))
+        value = (int.from_bytes(shares[point], "little") + error) % PRIME
+        shares[point] = value.to_bytes(SHARE_SIZE, "little")
+    return shares, threshold, secret, frozenset(wrong)
+
+
+@pytest.mark.req("M-18")
+@settings(max_examples=300, deadline=None)
+@given(words())
+def test_decoding_finds_what_trying_everything_finds(
+    word: tuple[dict[int, bytes], int, bytes, frozenset[int]],
+) -> None:
+    shares, threshold, secret, wrong = word
+    found = decode(shares, threshold)
+    assert found == slow_decode(shares, threshold)
+    if 2 * len(wrong) <= len(shares) - threshold:
+        assert found == (secret, wrong)
+    first = {x: int.from_bytes(shares[x], "little") for x in sorted(shares)[:threshold]}
+    assert lie_on_one_polynomial(shares, threshold, challenge=b"c" * 32) == all(
+        _value_at(first, x) == int.from_bytes(share, "little") for x, share in shares.items()
+    )
+
+
+@pytest.mark.req("M-18")
+@pytest.mark.parametrize(("size", "threshold"), [(60, 60), (60, 59), (60, 40), (61, 40), (33, 1)])
+def test_decoding_at_the_radius_and_beyond(size: int, threshold: int) -> None:
+    points = [3 * place + 1 for place in range(size)]
+    radius = (size - threshold) // 2
+    shares = split(b"r" * 32, points, threshold, InsecureLabelledRng(6, "radius"))
+    rng = InsecureLabelledRng(7, "errors")
+    for count, point in enumerate(points[::-1][: radius + 1], start=1):
+        shares[point] = rng(32) + b"\0"
+        if count <= radius:
+            assert decode(shares, threshold) == (b"r" * 32, frozenset(points[-count:]))
+    if size > threshold:
+        assert decode(shares, threshold) is None
+    else:
+        assert decode(shares, threshold) != (b"r" * 32, frozenset())
+
+
+@pytest.mark.req("M-18")
+def test_a_share_and_the_prime_more_is_the_same_share() -> None:
+    shares = split(b"s" * 32, [1, 2, 3, 4], 2, InsecureLabelledRng(8, "more"))
+    value = int.from_bytes(shares[2], "little") + PRIME
+    shares[2] = value.to_bytes(SHARE_SIZE, "little")
+    assert decode(shares, 2) == (b"s" * 32, frozenset())
+    assert lie_on_one_polynomial(shares, 2, challenge=bytes(32))
+
+
+def test_a_decoded_value_beyond_32_bytes_is_no_secret() -> None:
+    constant = dict.fromkeys([1, 2, 3], (2**256).to_bytes(33, "little"))
+    assert decode(constant, 1) is None
+    assert lie_on_one_polynomial(constant, 1, challenge=bytes(32))
+
+
+@pytest.mark.req("M-18")
+def test_the_challenge_may_be_the_inverse_of_a_point() -> None:
+    """Where the geometric series has no closed form."""
+    shares = split(b"s" * 32, [1, 2, 3, 4], 2, InsecureLabelledRng(9, "series"))
+    one = (1).to_bytes(32, "little")
+    assert lie_on_one_polynomial(shares, 2, challenge=one)
+    assert not lie_on_one_polynomial({**shares, 1: bytes(33)}, 2, challenge=one)
+
+
+@pytest.mark.parametrize("threshold", [-1, 0, 3])
+def test_a_threshold_that_shares_cannot_have_is_our_own_fault(threshold: int) -> None:
+    shares = {1: bytes(33), 2: bytes(33)}
+    with pytest.raises(LocalProtocolError):
+        decode(shares, threshold)
+    with pytest.raises(LocalProtocolError):
+        lie_on_one_polynomial(shares, threshold, challenge=bytes(32))
+
+
+@pytest.mark.parametrize("shares", [{1: bytes(32)}, {0: bytes(33)}])
+def test_shares_that_cannot_be_decoded_are_our_own_fault(shares: dict[int, bytes]) -> None:
+    with pytest.raises(LocalProtocolError):
+        decode(shares, 1)
+    with pytest.raises(LocalProtocolError):
+        lie_on_one_polynomial(shares, 1, challenge=bytes(32))
