@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, str]] = {
     "coordinator": "run the coordinator of a federation",
     "node": "run a node beside its data",
     "simulate": "run the same protocol in one process, on a virtual clock",
+    "attack-demo": "play every known attack and print what it gained",
     "thresholds": "show how many neighbours, shares and signatures a round takes",
     "detect": "score new data with a trained model",
     "features": "turn a packet capture into the 115 traffic statistics",
@@ -42,7 +43,7 @@ COMMANDS: Final[dict[str, str]] = {
     "config": "write commented configuration files",
     "preflight": "check keys, clocks, ports, roster, data and versions",
 }
-"""Command name to one-line help; the code is `nodes.commands.<name>.command`."""
+"""Command name to one-line help; the code is `nodes.commands.<name_with_underscores>.command`."""
 
 EXIT_CODES: Final[dict[int, str]] = {
     0: "done",
@@ -67,7 +68,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"nodes.commands.{cmd_name}")
+        module = importlib.import_module(f"nodes.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

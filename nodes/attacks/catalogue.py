@@ -1,0 +1,33 @@
+"""Every attack by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from nodes.attacks.coordinator_attacks import COORDINATOR_ATTACKS
+from nodes.attacks.node_attacks import NODE_ATTACKS
+from nodes.attacks.offer_attacks import OFFER_ATTACKS
+from nodes.attacks.report import Attack
+from secagg.errors import ConfigError
+
+__all__ = ["ATTACKS", "attacks_named"]
+
+ATTACKS: Final[dict[str, Attack]] = {
+    attack.name: attack for attack in (*COORDINATOR_ATTACKS, *OFFER_ATTACKS, *NODE_ATTACKS)
+}
+"""Name to attack: first those of a coordinator, then those of its offers, then those of nodes."""
+
+
+def attacks_named(names: Sequence[str]) -> list[Attack]:
+    """Return the attacks of these names, all of them if there are none.
+
+    Raises:
+        ConfigError: there is no attack of a name.
+    """
+    for name in names:
+        if name not in ATTACKS:
+            raise ConfigError(
+                f"there is no attack {name!r}", hint="`secagg attack-demo --list` names them"
+            )
+    return [ATTACKS[name] for name in names] or list(ATTACKS.values())

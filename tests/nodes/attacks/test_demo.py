@@ -1,0 +1,66 @@
+"""`secagg attack-demo`: the whole table, and an exit code that can be 1."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from nodes.attacks.catalogue import ATTACKS
+from nodes.cli import secagg
+from secagg.masking.graph import Graph
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.req("A-03")
+def test_every_attack_is_played_and_gains_nothing() -> None:
+    result = CliRunner().invoke(secagg, ["attack-demo", "--json"])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert [row["attack"] for row in rows] == list(ATTACKS)
+    assert not any(row["revealed"] or row["wrong_sum"] for row in rows)
+    assert all(row["outcome"] for row in rows)
+
+
+def test_the_table_names_attack_gain_and_blame() -> None:
+    arguments = ["attack-demo", "--attack", "both-shares", "--attack", "cut-arc"]
+    result = CliRunner().invoke(secagg, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "input of node-00 recovered, max error 0" in result.stdout
+    assert "2 attacks, 0 of them gained something here" in result.stdout
+
+
+@pytest.mark.req("A-03")
+def test_a_gain_is_exit_code_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Graph, "is_whole", lambda *args: True)
+    result = CliRunner().invoke(secagg, ["attack-demo", "--attack", "cut-arc"])
+    assert result.exit_code == 1
+    assert "1 attacks, 1 of them gained something here" in result.stdout
+
+
+def test_the_list_and_unknown_names() -> None:
+    result = CliRunner().invoke(secagg, ["attack-demo", "--list"])
+    assert result.stdout.count("\n") == len(ATTACKS)
+    result = CliRunner().invoke(secagg, ["attack-demo", "--attack", "ouija"])
+    assert result.exit_code != 0
+
+
+@pytest.mark.req("A-01")
+def test_nothing_but_the_attacks_imports_the_target() -> None:
+    for path in [
+        p for top in ("nodes", "keys", "secagg", "fl_core") for p in (ROOT / top).rglob("*.py")
+    ]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "nodes.attacks.semi_honest":
+                assert path.parent.name == "attacks", path
+
+
+def test_the_specification_names_every_attack_of_a_coordinator() -> None:
+    spec = (ROOT / "specs" / "40-attacks.md").read_text()
+    for name, attack in ATTACKS.items():
+        if attack.attacker.startswith("coordinator"):
+            assert name in spec
