@@ -1,0 +1,386 @@
+"""What an evil node can do to a round.
+
+Each attack is one change to what an honest client would send. The rest of the round is real: the
+state machines, the codec, the signed envelopes. The evil node reads its own client's secrets, as it
+may. Beside it runs the analogous move against the semi-honest target.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
+
+from nodes.attacks.network_attacks import NETWORK_ATTACKS
+from nodes.attacks.node_stage import Federation, Move, TargetMove, TargetRound, make_setup
+from nodes.attacks.report import Attack, Played
+from nodes.attacks.semi_honest import BothShares, PublicKeys
+from secagg import ring
+from secagg.masking import pairs
+from secagg.primitives import aead, shamir
+from secagg.types import NodeId
+from secagg.wire.messages import (
+    UPLOAD_SLOTS,
+    Coin,
+    Encapsulations,
+    KeyAdvert,
+    MaskedChunk,
+    Message,
+    PeerShares,
+    SealedShares,
+    SurvivorSignature,
+    UnmaskAnswer,
+)
+
+__all__ = ["NODE_ATTACKS"]
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+_Analogue: TypeAlias = Callable[[TargetRound], TargetMove]
+_SPARSE: Final = (16, 8, 5)
+"""Fewest nodes, degree and threshold of a sparse graph, to have coins tossed; no safe setting."""
+_AMONG: Final = 2
+"""Place in the cohort; its shares are among those that the target combines."""
+
+
+def _attack(
+    name: str,
+    summary: str,
+    rules: tuple[str, ...],
+    move: Callable[[], Move],
+    analogue: _Analogue,
+    *,
+    least: int = 0,
+    last: bool = False,
+    padded: bool = False,
+) -> Attack:
+    """Return the attack of one node that makes `move`.
+
+    Args:
+        name: Of the attack.
+        summary: Of the attack.
+        rules: That stop it.
+        move: Makes the move anew for each play.
+        analogue: The move against the target.
+        least: Fewest nodes it takes.
+        last: The evil node is the last of the cohort.
+        padded: The last byte of an upload must not be full.
+    """
+
+    def play(n: int, dim: int, seed: int) -> Played:
+        setup, parties = make_setup(max(n, least), dim - dim % 8 + 5 if padded else dim)
+        evil = setup.cohort[-1 if last else _AMONG]
+        target = TargetRound(setup, seed=seed, attacked=evil)
+        elsewhere = target.play(analogue(target))
+        return Federation(setup, parties, seed=seed, evil=evil, move=move()).play(elsewhere)
+
+    return Attack(name, "node", summary, rules, play)
+
+
+def _instead(kind: type[_T], change: Callable[[Federation, _T], list[Message]]) -> Move:
+    """Return the move that sends something else for every message of one type."""
+
+    def move(stage: Federation, _: Message | None, due: list[Message]) -> list[Message]:
+        sent: list[Message] = []
+        for message in due:
+            sent += change(stage, message) if isinstance(message, kind) else [message]
+        return sent
+
+    return move
+
+
+def _flipped(data: bytes) -> bytes:
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+# --- shares and backups ------------------------------------------------------------------------
+
+
+def _wrong_shares(_: Federation, answer: UnmaskAnswer) -> list[Message]:
+    shares = tuple((owner, _flipped(share)) for owner, share in answer.self_shares)
+    return [UnmaskAnswer(answer.round_id, shares, answer.key_shares)]
+
+
+def _wrong_answer(_: TargetRound) -> TargetMove:
+    def answer(right: BothShares) -> BothShares:
+        flipped = {owner: _flipped(share) for owner, share in right.self_shares.items()}
+        return BothShares(flipped, right.key_shares)
+
+    return TargetMove(answer=answer)
+
+
+def _wrong_backup() -> Move:
+    """Seal other seeds than those that its neighbours mask with, and drop out."""
+
+    def move(stage: Federation, _: Message | None, due: list[Message]) -> list[Message]:
+        sent: list[Message] = []
+        for message in due:
+            if isinstance(message, SealedShares):
+                own, context = stage.own, stage.setup.context
+                seeds = [secrets.token_bytes(32) for _ in own._pairs]
+                backup = pairs.seal_backup(own._round_secret, context, own._me, seeds)
+                sent.append(SealedShares(message.round_id, message.boxes, backup))
+            elif not isinstance(message, MaskedChunk):
+                sent.append(message)
+        return sent
+
+    return move
+
+
+def _dealt(target: TargetRound, *, self_seed: bytes = b"", mask_key: bytes = b"") -> TargetMove:
+    """Return the move that deals shares of another self-mask seed, or of another mask key."""
+    setup, own = target.setup, target.nodes[target.attacked]
+
+    def boxes(right: dict[NodeId, bytes]) -> dict[NodeId, bytes]:
+        points = {node: index for index, node in enumerate(setup.cohort, start=1)}
+        holders, t, rng = list(points.values()), setup.threshold, secrets.token_bytes
+        seeds = shamir.split(self_seed or own._self_seed, holders, t, rng)
+        keys = shamir.split(mask_key or own._mask_private, holders, t, rng)
+        return {
+            node: aead.seal(
+                own._seal_key(node, node), seeds[points[node]] + keys[points[node]], b""
+            )
+            for node in right
+        }
+
+    return TargetMove(boxes=boxes, silent=bool(mask_key))
+
+
+def _dealer_lies(stage: Federation, due: SealedShares) -> list[Message]:
+    own, setup = stage.own, stage.setup
+    circle = {node: point for point, node in enumerate(sorted(own._graph.circle), start=1)}
+    points = [circle[node] for node in (*own._pairs, own._me)]
+    wrong = shamir.split(secrets.token_bytes(32), points, setup.threshold, secrets.token_bytes)
+    boxes = []
+    for node, secret in own._pairs.items():
+        key = secret.seal_key(sender=own._me, receiver=node)
+        boxes.append((node, aead.seal(key, 2 * wrong[circle[node]], b"")))
+    return [SealedShares(due.round_id, tuple(boxes), due.backup)]
+
+
+def _shut_box(_: Federation, due: SealedShares) -> list[Message]:
+    node, box = due.boxes[0]
+    boxes = ((node, secrets.token_bytes(len(box))), *due.boxes[1:])
+    return [SealedShares(due.round_id, boxes, due.backup)]
+
+
+def _shut_target_box(target: TargetRound) -> TargetMove:
+    first = next(node for node in target.setup.cohort if node != target.attacked)
+
+    def boxes(right: dict[NodeId, bytes]) -> dict[NodeId, bytes]:
+        return right | {first: secrets.token_bytes(len(right[first]))}
+
+    return TargetMove(boxes=boxes)
+
+
+def _unasked_shares() -> Move:
+    """Reveal both shares of everybody's."""
+    held: dict[NodeId, tuple[bytes, bytes]] = {}
+
+    def move(stage: Federation, _: Message | None, due: list[Message]) -> list[Message]:
+        held.update(stage.own._held)  # before the client forgets them
+        sent: list[Message] = []
+        for message in due:
+            if isinstance(message, UnmaskAnswer):
+                key_shares = tuple((owner, held[owner][0]) for owner in sorted(held))
+                self_shares = tuple((owner, held[owner][1]) for owner in sorted(held))
+                message = UnmaskAnswer(message.round_id, self_shares, key_shares)
+            sent.append(message)
+        return sent
+
+    return move
+
+
+def _unasked_of_target(target: TargetRound) -> TargetMove:
+    own, cohort = target.nodes[target.attacked], target.setup.cohort
+    return TargetMove(answer=lambda _: own.reveal(cohort, cohort))
+
+
+# --- keys and coins ----------------------------------------------------------------------------
+
+
+def _wrong_capsule(_: Federation, due: Encapsulations) -> list[Message]:
+    node, capsule, confirmation = due.capsules[0]
+    wrong = (node, secrets.token_bytes(len(capsule)), confirmation)
+    return [Encapsulations(due.round_id, (wrong, *due.capsules[1:]))]
+
+
+def _swapped_key(_: Federation, advert: KeyAdvert) -> list[Message]:
+    return [msgspec.structs.replace(advert, agreement_key=secrets.token_bytes(32))]
+
+
+def _other_key(_: TargetRound) -> TargetMove:
+    def keys(right: PublicKeys) -> PublicKeys:
+        return PublicKeys(secrets.token_bytes(32), right.share_key)
+
+    return TargetMove(keys=keys)
+
+
+def _withheld_coin(n: int, dim: int, seed: int) -> Played:
+    least, neighbours, threshold = _SPARSE
+    setup, parties = make_setup(max(n, least), dim, neighbours=neighbours, threshold=threshold)
+    evil = setup.cohort[_AMONG]
+    target = TargetRound(setup, seed=seed, attacked=evil)
+    elsewhere = target.play(TargetMove(silent=True))
+
+    def nothing(_: Federation, __: Coin) -> list[Message]:
+        return []
+
+    move = _instead(Coin, nothing)
+    return Federation(setup, parties, seed=seed, evil=evil, move=move).play(elsewhere)
+
+
+# --- uploads and co-signatures -----------------------------------------------------------------
+
+
+def _submits_twice() -> Move:
+    """Upload once as due, and once more in the clear."""
+
+    def move(stage: Federation, _: Message | None, due: list[Message]) -> list[Message]:
+        again: list[Message] = []
+        for message in due:
+            if isinstance(message, MaskedChunk):
+                start, step = message.index * stage.setup.chunk_values, stage.setup.chunk_values
+                part = stage.inputs[stage.own._me][start : start + step]
+                data = ring.pack(part, stage.setup.ring_bits)
+                again.append(msgspec.structs.replace(message, data=data))
+        return due + again
+
+    return move
+
+
+def _twice_to_target(target: TargetRound) -> TargetMove:
+    plain = ring.pack(target.inputs[target.attacked], target.setup.ring_bits)
+    return TargetMove(uploads=lambda upload: [upload, plain])
+
+
+def _out_of_turn() -> Move:
+    """Upload as soon as the masks are known, and again when its turn comes."""
+
+    def move(stage: Federation, got: Message | None, due: list[Message]) -> list[Message]:
+        return list(stage.own._upload) if isinstance(got, PeerShares) else due
+
+    return move
+
+
+def _short_chunk(_: Federation, chunk: MaskedChunk) -> list[Message]:
+    return [msgspec.structs.replace(chunk, data=chunk.data[:-1])]
+
+
+def _full_padding(stage: Federation, chunk: MaskedChunk) -> list[Message]:
+    ones = msgspec.structs.replace(chunk, data=b"\xff" * len(chunk.data))
+    return [ones if chunk.index == stage.setup.n_chunks - 1 else chunk]
+
+
+def _garbled(change: Callable[[bytes], bytes]) -> _Analogue:
+    """Return the move that changes the bytes of the target's upload."""
+    return lambda _: TargetMove(uploads=lambda upload: [change(upload)])
+
+
+def _forged(_: Federation, due: SurvivorSignature) -> list[Message]:
+    return [SurvivorSignature(due.round_id, secrets.token_bytes(len(due.signature)))]
+
+
+def _as_due(_: TargetRound) -> TargetMove:
+    """Return what the move is where the step does not exist or makes no difference."""
+    return TargetMove()
+
+
+NODE_ATTACKS: Final[tuple[Attack, ...]] = (
+    _attack(
+        "wrong-shares",
+        "A node reveals wrong shares of every self-mask seed.",
+        ("M-18", "M-19"),
+        lambda: _instead(UnmaskAnswer, _wrong_shares),
+        _wrong_answer,
+    ),
+    _attack(
+        "wrong-backup",
+        "A node backs up other pair seeds than it masks with, and drops out.",
+        ("M-27",),
+        _wrong_backup,
+        lambda target: _dealt(target, mask_key=secrets.token_bytes(32)),
+    ),
+    _attack(
+        "dealer-lies",
+        "A node deals shares of other secrets than it committed to.",
+        ("M-04", "M-19"),
+        lambda: _instead(SealedShares, _dealer_lies),
+        lambda target: _dealt(target, self_seed=secrets.token_bytes(32)),
+    ),
+    _attack(
+        "box-that-does-not-open",
+        "A node sends a neighbour noise for its sealed shares.",
+        ("M-10",),
+        lambda: _instead(SealedShares, _shut_box),
+        _shut_target_box,
+    ),
+    _attack(
+        "unasked-shares",
+        "A node reveals both shares of everybody's, so that few more are needed.",
+        ("M-12",),
+        _unasked_shares,
+        _unasked_of_target,
+    ),
+    _attack(
+        "wrong-capsule",
+        "A node sends a neighbour a capsule that gives it another pair secret.",
+        ("M-26",),
+        lambda: _instead(Encapsulations, _wrong_capsule),
+        _other_key,
+    ),
+    _attack(
+        "unsigned-advert",
+        "A node's key is swapped after its advert was signed.",
+        ("M-04",),
+        lambda: _instead(KeyAdvert, _swapped_key),
+        _other_key,
+    ),
+    Attack(
+        "withheld-coin",
+        "node",
+        "A node sees who is in the graph's lottery and withholds its coin.",
+        ("M-06",),
+        _withheld_coin,
+    ),
+    _attack(
+        "submits-twice",
+        "A node uploads its masked input and then its input once more.",
+        ("M-13", "M-16"),
+        _submits_twice,
+        _twice_to_target,
+    ),
+    _attack(
+        "out-of-turn-upload",
+        "A node uploads before its turn, to make the coordinator hold more.",
+        ("M-22",),
+        _out_of_turn,
+        _as_due,
+        least=UPLOAD_SLOTS + 2,
+        last=True,
+    ),
+    _attack(
+        "garbage-chunks",
+        "A node's chunks are a byte short.",
+        ("M-16",),
+        lambda: _instead(MaskedChunk, _short_chunk),
+        _garbled(lambda upload: upload[:-1]),
+    ),
+    _attack(
+        "garbage-padding",
+        "A node sets the bits after its last value.",
+        ("M-16",),
+        lambda: _instead(MaskedChunk, _full_padding),
+        _garbled(lambda upload: b"\xff" * len(upload)),
+        padded=True,
+    ),
+    _attack(
+        "forged-co-signature",
+        "A node sends noise for its signature under the survivors.",
+        ("M-11",),
+        lambda: _instead(SurvivorSignature, _forged),
+        _as_due,
+    ),
+    *NETWORK_ATTACKS,
+)
