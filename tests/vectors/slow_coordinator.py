@@ -294,8 +294,9 @@ class Coordinator:
 
     def _close_unmask(self, reply: Reply) -> None:
         liars: set[str] = set()
+        misfits: list[tuple[str, str, int]] = []
         masks: list[tuple[int, bytes]] | None = []
-        secrets = {owner: self._reconstruct(owner, liars) for owner in self.sharers}
+        secrets = {owner: self._reconstruct(owner, misfits, liars) for owner in self.sharers}
         if None in secrets.values():
             masks = None
         for owner, secret in secrets.items():
@@ -308,7 +309,7 @@ class Coordinator:
             else:
                 liars.add(owner)
                 masks = None
-        reply.events += [["blamed", node] for node in sorted(liars)]
+        reply.events += [["blamed", node] for node in sorted(self._blame(misfits, liars))]
         if masks is None:
             self._fail("bad_shares", reply)
             return
@@ -317,8 +318,13 @@ class Coordinator:
         reply.events.append(["sum", self.survivors])
         self.phase = "over"
 
-    def _reconstruct(self, owner: str, liars: set[str]) -> bytes | None:
-        """Return an owner's secret, and note whose shares of it are wrong (M-19)."""
+    def _reconstruct(
+        self, owner: str, misfits: list[tuple[str, str, int]], liars: set[str]
+    ) -> bytes | None:
+        """Return an owner's secret; note whose shares of it do not fit, or that it lied (M-19).
+
+        A misfit is owner, holder, and how many others lied if these two did not.
+        """
         survived = owner in self.survivors
         purpose, place = ("self-commitment", 7) if survived else ("round-commitment", 6)
         commitment = self.given["KeyAdvert"][owner][place]
@@ -328,21 +334,58 @@ class Coordinator:
             for named, value in answer[2 if survived else 3]
             if named == owner
         }
-        threshold = self.setup.threshold
-        for chosen in itertools.chain([tuple(shares)], itertools.combinations(shares, threshold)):
-            if len(chosen) < threshold:
-                return None
+        spare = len(shares) - self.setup.threshold
+        if spare < 0:
+            return None
+        together = parts.interpolate(shares)
+        if (secret := self._as_secret(together)) and parts.sha(purpose, secret) == commitment:
+            return secret
+        near: int | None = None
+        fitting: list[tuple[int, list[int], bytes]] = []
+        for chosen in itertools.combinations(shares, self.setup.threshold):
             good = {point: shares[point] for point in chosen}
-            value = parts.interpolate(good)
-            if value >> 256:
+            missed = [
+                point
+                for point, share in shares.items()
+                if parts.interpolate(good, point) != int.from_bytes(share, "little")
+            ]
+            if (secret := self._as_secret(parts.interpolate(good))) is None:
                 continue
-            secret = value.to_bytes(32, "little")
             if parts.sha(purpose, secret) == commitment:
-                for point, share in shares.items():
-                    if parts.interpolate(good, point) != int.from_bytes(share, "little"):
-                        liars.add(self.places[point - 1])
-                return secret
-        return None
+                fitting.append((len(missed), missed, secret))
+            elif 2 * len(missed) <= spare:
+                near = len(missed)
+        if not fitting:
+            bound = self._collude()
+            if (2 * bound if near is None else near + bound) <= spare:
+                liars.add(owner)
+            return None
+        count, missed, found = min(fitting)
+        misfits += [(owner, self.places[point - 1], spare + 2 - count) for point in missed]
+        return found
+
+    @staticmethod
+    def _as_secret(value: int) -> bytes | None:
+        return None if value >> 256 else value.to_bytes(32, "little")
+
+    def _collude(self) -> int:
+        """Return how many of a node's neighbours may lie, at least one."""
+        return max(1, min(self.setup.colluders, self.setup.threshold - 1))
+
+    def _blame(self, misfits: list[tuple[str, str, int]], liars: set[str]) -> set[str]:
+        """Return who is proven to lie, and the holders in misfits that this does not explain."""
+        against: dict[str, set[str]] = {}
+        for owner, holder, others in misfits:
+            if others > self._collude():
+                against.setdefault(owner, set()).add(holder)
+                against.setdefault(holder, set()).add(owner)
+        proven = set(liars)
+        for node, nodes in against.items():
+            if node in nodes or len(nodes) > self._collude():
+                proven.add(node)
+        return proven | {
+            holder for owner, holder, _ in misfits if owner not in proven and holder not in proven
+        }
 
     def _pair_masks(self, owner: str, round_secret: bytes) -> list[tuple[int, bytes]] | None:
         """Return the masks of a dropped node toward survivors; None if its backup is wrong."""
