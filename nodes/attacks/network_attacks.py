@@ -19,11 +19,10 @@ from nodes.attacks.node_stage import (
     Frame,
     Identity,
     Tap,
-    TargetMove,
-    TargetRound,
     make_setup,
 )
 from nodes.attacks.report import Attack, Played
+from nodes.attacks.target_stage import TargetMove, TargetRound
 from secagg import ring
 from secagg.types import NodeId, RingVector
 from secagg.wire.envelope import MAX_ENVELOPE

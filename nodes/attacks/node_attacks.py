@@ -14,9 +14,10 @@ from typing import Final, TypeAlias, TypeVar
 import msgspec
 
 from nodes.attacks.network_attacks import NETWORK_ATTACKS
-from nodes.attacks.node_stage import Federation, Move, TargetMove, TargetRound, make_setup
+from nodes.attacks.node_stage import Federation, Move, make_setup
 from nodes.attacks.report import Attack, Played
 from nodes.attacks.semi_honest import BothShares, PublicKeys
+from nodes.attacks.target_stage import TargetMove, TargetRound
 from secagg import ring
 from secagg.masking import pairs
 from secagg.primitives import aead, shamir

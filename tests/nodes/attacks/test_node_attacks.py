@@ -5,8 +5,9 @@ from typing import Final
 import pytest
 
 from nodes.attacks.node_attacks import NODE_ATTACKS
-from nodes.attacks.node_stage import Federation, TargetMove, TargetRound, make_setup
+from nodes.attacks.node_stage import Federation, make_setup
 from nodes.attacks.report import NOTHING, Attack
+from nodes.attacks.target_stage import TargetMove, TargetRound
 from secagg.masking import masks, pairs
 from secagg.masking.recovery import Recovery
 
