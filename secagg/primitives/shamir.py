@@ -163,14 +163,19 @@ def decode(shares: Mapping[int, bytes], threshold: int) -> tuple[bytes, frozense
     """
     _check_spare(shares, threshold)
     points = sorted(shares)
-    recurrence = _recurrence(_syndromes(shares, threshold))
+    value, *syndromes = _syndromes(shares, threshold)
+    recurrence = _recurrence(syndromes)
     if recurrence is None:
         return None
     wrong = frozenset(_roots(recurrence, points))
-    if len(wrong) != len(recurrence) - 1:
+    length = len(recurrence) - 1
+    if len(wrong) != length:
         return None
-    secret = combine({point: shares[point] for point in points if point not in wrong})
-    return None if secret is None else (secret, wrong)
+    if wrong:  # what they add to the value at 0 is the recurrence one step back
+        window = zip(recurrence[:-1], reversed(syndromes[:length]), strict=True)
+        value += sum(c * s for c, s in window) * pow(recurrence[-1], -1, PRIME)
+    value %= PRIME
+    return (value.to_bytes(SECRET_SIZE, "little"), wrong) if value < 1 << 256 else None
 
 
 def _check_spare(shares: Mapping[int, bytes], threshold: int) -> None:
@@ -179,13 +184,13 @@ def _check_spare(shares: Mapping[int, bytes], threshold: int) -> None:
 
 
 def _syndromes(shares: Mapping[int, bytes], threshold: int) -> list[int]:
-    """Return what the shares times x^j combine to at 0, for j = 1 ... m - threshold.
+    """Return what the shares times x^j combine to at 0, for j = 0 ... m - threshold.
 
-    For right shares x^j f(x) has degree below m and is 0 there.
+    For right shares x^j f(x) has degree below m, and from j = 1 it is 0 there.
     """
     points = tuple(sorted(shares))
     terms = _terms(shares, lagrange_at_zero(points))
-    syndromes = []
+    syndromes = [sum(terms) % PRIME]
     for _ in range(len(points) - threshold):
         terms = [term * point % PRIME for term, point in zip(terms, points, strict=True)]
         syndromes.append(sum(terms) % PRIME)
