@@ -209,5 +209,6 @@ def beats_chance(hits: int, dim: int, *, tries: int = 1) -> bool:
     """
     if not hits:
         return False
-    log_odds = math.log(math.comb(dim, hits)) - hits * VALUE_BITS * math.log(2)
+    ways = math.lgamma(dim + 1) - math.lgamma(hits + 1) - math.lgamma(dim - hits + 1)
+    log_odds = ways - hits * VALUE_BITS * math.log(2)
     return log_odds + math.log(tries) < math.log(_FALSE_ALARM)
