@@ -20,7 +20,7 @@ __all__ = ["command"]
 
 
 @click.command(name="attack-demo")
-@click.option("--nodes", default=7, show_default=True, type=click.IntRange(5, 40), help="Nodes.")
+@click.option("--nodes", default=7, show_default=True, type=click.IntRange(5, 30), help="Nodes.")
 @click.option(
     "--dim",
     default=64,
