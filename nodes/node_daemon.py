@@ -156,8 +156,16 @@ class NodeDaemon:
                 self._emit({"event": "connection.changed", "state": change, "endpoint": endpoint})
             self._collect_training(socket)
             self._look_at_roster()
-            if clock() >= self._session.deadline:
-                self._act(self._session.on_timeout(clock()), socket)
+            self._keep_time(socket)
+
+    def _keep_time(self, socket: NodeSocket) -> None:
+        """Send what is due, but nothing after the farewell.
+
+        A heartbeat then would look like a node that came back for the model, and the coordinator
+        would wait for its farewell until the time is up.
+        """
+        if self._session.state is not State.FINISHED and clock() >= self._session.deadline:
+            self._act(self._session.on_timeout(clock()), socket)
 
     def _act(self, step: SessionStep, socket: NodeSocket) -> None:
         """Make memory durable, act on events, then send (S-05)."""
