@@ -152,7 +152,7 @@ class _Round:
     def _expire(self) -> None:
         while not self._to_clients and not self._total_known and self._deadline is not None:
             deadline = self._deadline
-            self._serve(lambda: self._server.on_timeout(deadline))
+            self._serve(lambda at=deadline: self._server.on_timeout(at))  # type: ignore[misc]
 
     def _serve(self, call: Callable[[], Step]) -> None:
         started = time.process_time()

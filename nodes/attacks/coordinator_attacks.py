@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from nodes.attacks.arc_attack import cut_arc
 from nodes.attacks.knowledge import Upload, pair_id
 from nodes.attacks.puppet import Puppet
 from nodes.attacks.report import Attack, Played
@@ -19,7 +20,6 @@ from nodes.attacks.target import TargetStage
 from secagg import ring
 from secagg.masking import pairs, views
 from secagg.masking.adverts import advert_digest
-from secagg.masking.graph import Graph, build_graph
 from secagg.primitives import aead, agreement, kem, shamir
 from secagg.types import NodeId
 from secagg.wire.messages import (
@@ -31,10 +31,6 @@ from secagg.wire.messages import (
 )
 
 __all__ = ["COORDINATOR_ATTACKS"]
-
-ARC_NODES: Final = 24
-ARC_DEGREE: Final = 8
-ARC_LENGTH: Final = 5
 
 
 def _target(n: int, dim: int, seed: int, **options: int) -> TargetStage:
@@ -389,33 +385,6 @@ def _stale_model(n: int, dim: int, seed: int) -> Played:
     return puppet.judge(elsewhere)
 
 
-# --- the graph ---------------------------------------------------------------------------------
-
-
-def _cut_arc(n: int, dim: int, seed: int) -> Played:
-    """Name the nodes on either side of an arc as dropped, so that no mask leads out of it."""
-    n = max(n, ARC_NODES)
-    changes = {"neighbours": ARC_DEGREE, "threshold": 5, "quorum": n - 10, "colluders": 2}
-    puppet = _puppet(n, dim, seed, changes=changes)
-    _until_upload(puppet)
-    fewer = _without(puppet.nodes, _around_an_arc(puppet.graph))
-    puppet.survivors(dict.fromkeys(fewer, fewer))
-    puppet.unmask(dict.fromkeys(fewer, fewer))
-    stage = _target(n, dim, seed, threshold=5)
-    graph = build_graph(stage.names, degree=ARC_DEGREE, seed=bytes(32))
-    stage.run(neighbours={name: graph.neighbours(name) for name in stage.names})
-    gone = _around_an_arc(graph)
-    left = _without(stage.names, gone)
-    stage.ask(left, active=left, dead=gone)
-    return puppet.judge(stage.gained())
-
-
-def _around_an_arc(graph: Graph) -> tuple[NodeId, ...]:
-    """Return the nodes on either side of a short arc of the circle, as many as neighbours reach."""
-    half, length = graph.half, ARC_LENGTH
-    return graph.circle[:half] + graph.circle[half + length : 2 * half + length]
-
-
 COORDINATOR_ATTACKS: Final[tuple[Attack, ...]] = (
     Attack(
         "both-shares",
@@ -513,6 +482,6 @@ COORDINATOR_ATTACKS: Final[tuple[Attack, ...]] = (
         "coordinator",
         "name the nodes on either side of an arc of a sparse graph as dropped",
         ("M-25",),
-        _cut_arc,
+        cut_arc,
     ),
 )
