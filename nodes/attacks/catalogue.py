@@ -6,17 +6,28 @@ from collections.abc import Sequence
 from typing import Final
 
 from nodes.attacks.coordinator_attacks import COORDINATOR_ATTACKS
+from nodes.attacks.graph_attacks import GRAPH_ATTACKS
+from nodes.attacks.key_attacks import KEY_ATTACKS
 from nodes.attacks.node_attacks import NODE_ATTACKS
 from nodes.attacks.offer_attacks import OFFER_ATTACKS
 from nodes.attacks.report import Attack
+from nodes.attacks.restored_nodes import RESTORED_ATTACKS
 from secagg.errors import ConfigError
 
 __all__ = ["ATTACKS", "attacks_named"]
 
 ATTACKS: Final[dict[str, Attack]] = {
-    attack.name: attack for attack in (*COORDINATOR_ATTACKS, *OFFER_ATTACKS, *NODE_ATTACKS)
+    attack.name: attack
+    for attack in (
+        *COORDINATOR_ATTACKS,
+        *RESTORED_ATTACKS,
+        *KEY_ATTACKS,
+        *GRAPH_ATTACKS,
+        *OFFER_ATTACKS,
+        *NODE_ATTACKS,
+    )
 }
-"""Name to attack: first those of a coordinator, then those of its offers, then those of nodes."""
+"""Name to attack: those of a coordinator, then those of its offers, then those of nodes."""
 
 
 def attacks_named(names: Sequence[str]) -> list[Attack]:

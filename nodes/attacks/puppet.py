@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from nodes.attacks.knowledge import VALUE_BITS, Loot, Upload, pair_id, summary
+from nodes.attacks.knowledge import VALUE_BITS, Loot, MaskId, Upload, pair_id, summary
 from nodes.attacks.report import NOTHING, Played
 from secagg import ring
 from secagg.encoding import ring_bits_for
@@ -23,6 +23,8 @@ from secagg.masking.client import MaskingClient
 from secagg.masking.graph import Graph, build_graph
 from secagg.masking.parameters import choose
 from secagg.primitives import shamir
+from secagg.roles import ClientRole
+from secagg.steps import PeerBlamed
 from secagg.types import NodeId, RingVector, Rng, RoundSetup
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import (
@@ -134,7 +136,7 @@ class Puppet:
         self.nodes = self.setup.cohort
         self.accomplices = self.nodes[n - accomplices :]
         self.inputs = true_inputs(self.nodes, dim, seed)
-        self.clients = {
+        self.clients: dict[NodeId, ClientRole] = {
             node: MaskingClient(
                 replace(self.setup, offer_hash=(offers or {}).get(node, self.setup.offer_hash)),
                 self.inputs[node],
@@ -149,6 +151,7 @@ class Puppet:
         self.blamed: set[str] = set()
         self.graph = Graph((), 0, {})
         self.graph_seed = b""
+        self.spoils: dict[MaskId, bytes] = {}  # seeds that came by another way than by shares
         self._pairs: dict[NodeId, dict[NodeId, bytes]] = {}  # of accomplices: peer -> mask seed
         self._held: dict[NodeId, dict[NodeId, tuple[bytes, bytes]]] = {}
         self._self_seeds: dict[NodeId, bytes] = {}
@@ -172,8 +175,9 @@ class Puppet:
             step = self.clients[node].receive(received, 0.0)
         except RemoteProtocolError as fault:
             self.faults[node] = fault
-            self.blamed.add(fault.peer)
+            self.blamed |= {fault.peer} - {node}
             return []
+        self.blamed |= {event.peer for event in step.events if isinstance(event, PeerBlamed)}
         return [decode(encode(out.message), sender=node) for out in step.send]
 
     # --- phases; `show` may turn what a node would be sent into something else -----------------
@@ -184,8 +188,8 @@ class Puppet:
             (out,) = client.start(0.0).send
             if isinstance(out.message, KeyAdvert):
                 self.tape.adverts[node] = out.message
-                held = vars(client)
-                self._self_seeds[node] = held["_self_seed"]
+            if isinstance(client, MaskingClient):
+                self._self_seeds[node] = vars(client)["_self_seed"]
 
     def keys(self, show: Callable[[NodeId, PeerKeys], PeerKeys] | None = None) -> None:
         """Give every node its neighbours' keys, after a toss where the graph is sparse."""
@@ -285,7 +289,7 @@ class Puppet:
 
     def loot(self) -> Loot:
         """Return everything the attacker can compute by now."""
-        loot = Loot(self.setup.ring_bits)
+        loot = Loot(self.setup.ring_bits, seeds=dict(self.spoils))
         for node, chunks in self.tape.chunks.items():
             parts = [
                 ring.unpack(chunk.data, min(step, self.setup.dim - at), self.setup.ring_bits)

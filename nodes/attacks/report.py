@@ -50,6 +50,8 @@ class Attack:
         summary: One sentence on the move.
         rules: Requirements that stop it, such as ("M-11", "M-12").
         play: Plays it with n nodes, vectors of dim values and a seed for what need not be secret.
+        promised: Whether the scheme promises to withstand it; where it does not, the row says what
+            is lost then.
     """
 
     name: str
@@ -57,3 +59,4 @@ class Attack:
     summary: str
     rules: tuple[str, ...]
     play: Callable[[int, int, int], Played]
+    promised: bool = True
