@@ -13,11 +13,12 @@ from typing import Final
 
 import numpy as np
 
-from nodes.attacks.coordinator_attacks import new_puppet, new_target, until_upload, without
+from nodes.attacks.arc_attack import cut_arc
+from nodes.attacks.coordinator_attacks import new_puppet, new_target, without
 from nodes.attacks.puppet import COORDINATOR, Puppet
 from nodes.attacks.report import NOTHING, Attack, Played
 from secagg.masking.adverts import Entry, advert_digest, graph_seed
-from secagg.masking.graph import Graph, build_graph
+from secagg.masking.graph import build_graph
 from secagg.types import NodeId
 from secagg.wire.messages import (
     MAX_ATTEMPTS,
@@ -30,49 +31,24 @@ from secagg.wire.messages import (
 
 __all__ = ["GRAPH_ATTACKS"]
 
-SPARSE_NODES: Final = 24
-DEGREE: Final = 8
-ARC_LENGTH: Final = 5
-GRIND_ACCOMPLICES: Final = 5
-GRIND_TRIES: Final = 3_000
-GRIND_ROUNDS: Final = 10
-WANTED: Final = 5
+_SPARSE_NODES: Final = 24
+_DEGREE: Final = 8
+_GRIND_ACCOMPLICES: Final = 5
+_GRIND_TRIES: Final = 3_000
+_GRIND_ROUNDS: Final = 10
+_WANTED: Final = 5
 """Accomplices among the victim's neighbours at which grinding ends; chance gives 1.7 of 8."""
 _LUCK: Final = 6.0
 """Standard deviations above chance that count as a choice: once in a billion plays."""
 
 
-def _cut_arc(n: int, dim: int, seed: int) -> Played:
-    """Name the nodes on either side of an arc as dropped, so that no mask leads out of it."""
-    n = max(n, SPARSE_NODES)
-    changes = {"neighbours": DEGREE, "threshold": 5, "quorum": n - 10, "colluders": 2}
-    puppet = new_puppet(n, dim, seed, changes=changes)
-    until_upload(puppet)
-    fewer = without(puppet.nodes, _around_an_arc(puppet.graph))
-    puppet.survivors(dict.fromkeys(fewer, fewer))
-    puppet.unmask(dict.fromkeys(fewer, fewer))
-    stage = new_target(n, dim, seed, threshold=5)
-    graph = build_graph(stage.names, degree=DEGREE, seed=bytes(32))
-    stage.run(neighbours={name: graph.neighbours(name) for name in stage.names})
-    gone = _around_an_arc(graph)
-    left = without(stage.names, gone)
-    stage.ask(left, active=left, dead=gone)
-    return puppet.judge(stage.gained())
-
-
-def _around_an_arc(graph: Graph) -> tuple[NodeId, ...]:
-    """Return the nodes on either side of a short arc of the circle, as many as neighbours reach."""
-    half, length = graph.half, ARC_LENGTH
-    return graph.circle[:half] + graph.circle[half + length : 2 * half + length]
-
-
 def _split_sharers(n: int, dim: int, seed: int) -> Played:
     """Let the victim mask with two neighbours only, and name those as dropped."""
-    n = max(n, SPARSE_NODES)
+    n = max(n, _SPARSE_NODES)
     stage = new_target(n, dim, seed, accomplices=1)
     stage.run(masked_with={stage.names[0]: stage.accomplices})
     stage.ask(stage.names, active=stage.names, dead=stage.accomplices)
-    changes = {"neighbours": DEGREE, "threshold": 3, "quorum": n - 10, "colluders": 1}
+    changes = {"neighbours": _DEGREE, "threshold": 3, "quorum": n - 10, "colluders": 1}
     puppet = new_puppet(n, dim, seed, changes=changes)
     puppet.adverts()
     puppet.keys()
@@ -124,7 +100,7 @@ class _Draws:
 def _gathered(puppet: Puppet, entries: tuple[Entry, ...], coins: tuple[bytes, ...]) -> int:
     digests = [entry[:2] for entry in entries]
     seed = graph_seed(puppet.setup.offer_hash, digests, coins)
-    graph = build_graph([node for node, _ in digests], degree=DEGREE, seed=seed)
+    graph = build_graph([node for node, _ in digests], degree=_DEGREE, seed=seed)
     return len(graph.neighbours(puppet.victim) & set(puppet.accomplices))
 
 
@@ -140,9 +116,9 @@ def _toss(puppet: Puppet, entries: tuple[Entry, ...], attempt: int) -> dict[Node
 
 
 def _grinding_puppet(n: int, seed: int) -> tuple[Puppet, tuple[Entry, ...]]:
-    n = max(n, SPARSE_NODES)
-    changes = {"neighbours": DEGREE, "threshold": 5, "quorum": n - 6, "colluders": 5}
-    puppet = new_puppet(n, 16, seed, accomplices=GRIND_ACCOMPLICES, changes=changes)
+    n = max(n, _SPARSE_NODES)
+    changes = {"neighbours": _DEGREE, "threshold": 5, "quorum": n - 6, "colluders": 5}
+    puppet = new_puppet(n, 16, seed, accomplices=_GRIND_ACCOMPLICES, changes=changes)
     puppet.adverts()
     listed = sorted(puppet.tape.adverts.items())
     return puppet, tuple((node, advert_digest(a), a.coin_commitment) for node, a in listed)
@@ -163,7 +139,7 @@ def _ground(
     """Leave adverts out until enough accomplices gather; return that list, how many, and tries."""
     rng = np.random.default_rng(seed)
     best, most, tries = entries, 0, 0
-    while most < WANTED and tries < GRIND_TRIES:
+    while most < _WANTED and tries < _GRIND_TRIES:
         tries += 1
         listed = _fewer(puppet, entries, rng, 4)
         count = _gathered(puppet, listed, tuple(coins[n] for n, _, _ in listed if n in coins))
@@ -178,7 +154,7 @@ def _takers(puppet: Puppet, entries: tuple[Entry, ...], coins: dict[NodeId, byte
     tossed = tuple(coins[node] for node, _ in digests)
     seed = graph_seed(puppet.setup.offer_hash, digests, tossed)
     nodes = [node for node, _ in digests]
-    graph = build_graph(nodes, degree=DEGREE, seed=seed)
+    graph = build_graph(nodes, degree=_DEGREE, seed=seed)
     taken = 0
     for node in without(nodes, puppet.accomplices):
         peers = tuple(puppet.tape.adverts[peer] for peer in sorted(graph.neighbours(node)))
@@ -190,16 +166,16 @@ def _takers(puppet: Puppet, entries: tuple[Entry, ...], coins: dict[NodeId, byte
 def _draws(n: int, seed: int) -> _Draws:
     """Toss as often as nodes allow, each time with fewer adverts, in a number of rounds."""
     rng, counts, expected, variance = np.random.default_rng(seed), [], 0.0, 0.0
-    for index in range(GRIND_ROUNDS):
+    for index in range(_GRIND_ROUNDS):
         puppet, entries = _grinding_puppet(n, seed + index)
         for attempt in range(1, MAX_ATTEMPTS + 1):
             coins = _toss(puppet, entries, attempt)
             counts.append(_gathered(puppet, entries, tuple(coins[node] for node, _, _ in entries)))
-            others, bad = len(entries) - 1, GRIND_ACCOMPLICES
+            others, bad = len(entries) - 1, _GRIND_ACCOMPLICES
             share = bad / others
-            expected += DEGREE * share
-            spread = (others - DEGREE) / (others - 1)
-            variance += DEGREE * share * (1 - share) * spread
+            expected += _DEGREE * share
+            spread = (others - _DEGREE) / (others - 1)
+            variance += _DEGREE * share * (1 - share) * spread
             entries = _fewer(puppet, entries, rng, 1)
     return _Draws(tuple(counts), expected / len(counts), variance / len(counts))
 
@@ -210,23 +186,23 @@ def _grind(n: int, dim: int, seed: int) -> Played:
     puppet, entries = _grinding_puppet(n, seed)
     listed, most, tries = _ground(puppet, entries, {}, seed)
     elsewhere = (
-        f"{most} of the victim's {DEGREE} neighbours collude, after {tries} tries "
+        f"{most} of the victim's {_DEGREE} neighbours collude, after {tries} tries "
         f"({_gathered(puppet, entries, ())} before)"
     )
     coins = _toss(puppet, entries, 1)
     listed, most, _ = _ground(puppet, entries, coins, seed)
     taken = _takers(puppet, listed, coins)
-    won = taken > 0 and taken + GRIND_ACCOMPLICES >= puppet.setup.cosigners
+    won = taken > 0 and taken + _GRIND_ACCOMPLICES >= puppet.setup.cosigners
     draws = _draws(n, seed)
     fault = next(iter(puppet.faults.values()), None)
     refused = f"{type(fault).__name__}: {fault.fault}; " if fault else ""
     outcome = (
-        f"{len(puppet.faults)} nodes leave: {refused}as they toss, {draws.mean:.2f} of {DEGREE} "
+        f"{len(puppet.faults)} nodes leave: {refused}as they toss, {draws.mean:.2f} of {_DEGREE} "
         f"collude on average of {len(draws.counts)} graphs, {draws.expected:.2f} by chance"
     )
     here = NOTHING
     if won or draws.chosen:
-        here = f"{most if won else max(draws.counts)} of the victim's {DEGREE} neighbours collude"
+        here = f"{most if won else max(draws.counts)} of the victim's {_DEGREE} neighbours collude"
     blamed = (COORDINATOR,) if COORDINATOR in puppet.blamed else ()
     return Played(elsewhere, here, outcome, blamed, revealed=here != NOTHING)
 
@@ -244,7 +220,7 @@ GRAPH_ATTACKS: Final[tuple[Attack, ...]] = (
         "coordinator",
         "name the nodes on either side of an arc of a sparse graph as dropped",
         ("M-25",),
-        _cut_arc,
+        cut_arc,
     ),
     Attack(
         "grinding",
