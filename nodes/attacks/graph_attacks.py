@@ -13,12 +13,11 @@ from typing import Final
 
 import numpy as np
 
-from nodes.attacks.arc_attack import cut_arc
-from nodes.attacks.coordinator_attacks import new_puppet, new_target, without
+from nodes.attacks.coordinator_attacks import new_puppet, new_target, until_upload, without
 from nodes.attacks.puppet import COORDINATOR, Puppet
 from nodes.attacks.report import NOTHING, Attack, Played
 from secagg.masking.adverts import Entry, advert_digest, graph_seed
-from secagg.masking.graph import build_graph
+from secagg.masking.graph import Graph, build_graph
 from secagg.types import NodeId
 from secagg.wire.messages import (
     MAX_ATTEMPTS,
@@ -33,6 +32,7 @@ __all__ = ["GRAPH_ATTACKS"]
 
 _SPARSE_NODES: Final = 24
 _DEGREE: Final = 8
+_ARC_LENGTH: Final = 5
 _GRIND_ACCOMPLICES: Final = 5
 _GRIND_TRIES: Final = 3_000
 _GRIND_ROUNDS: Final = 10
@@ -40,6 +40,30 @@ _WANTED: Final = 5
 """Accomplices among the victim's neighbours at which grinding ends; chance gives 1.7 of 8."""
 _LUCK: Final = 6.0
 """Standard deviations above chance that count as a choice: once in a billion plays."""
+
+
+def _cut_arc(n: int, dim: int, seed: int) -> Played:
+    """Name the nodes on either side of an arc as dropped, so that no mask leads out of it."""
+    n = max(n, _SPARSE_NODES)
+    changes = {"neighbours": _DEGREE, "threshold": 5, "quorum": n - 10, "colluders": 2}
+    puppet = new_puppet(n, dim, seed, changes=changes)
+    until_upload(puppet)
+    fewer = without(puppet.nodes, _around_an_arc(puppet.graph))
+    puppet.survivors(dict.fromkeys(fewer, fewer))
+    puppet.unmask(dict.fromkeys(fewer, fewer))
+    stage = new_target(n, dim, seed, threshold=5)
+    graph = build_graph(stage.names, degree=_DEGREE, seed=bytes(32))
+    stage.run(neighbours={name: graph.neighbours(name) for name in stage.names})
+    gone = _around_an_arc(graph)
+    left = without(stage.names, gone)
+    stage.ask(left, active=left, dead=gone)
+    return puppet.judge(stage.gained())
+
+
+def _around_an_arc(graph: Graph) -> tuple[NodeId, ...]:
+    """Return the nodes on either side of a short arc of the circle, as many as neighbours reach."""
+    half, length = graph.half, _ARC_LENGTH
+    return graph.circle[:half] + graph.circle[half + length : 2 * half + length]
 
 
 def _split_sharers(n: int, dim: int, seed: int) -> Played:
@@ -220,7 +244,7 @@ GRAPH_ATTACKS: Final[tuple[Attack, ...]] = (
         "coordinator",
         "name the nodes on either side of an arc of a sparse graph as dropped",
         ("M-25",),
-        cut_arc,
+        _cut_arc,
     ),
     Attack(
         "grinding",
