@@ -12,7 +12,7 @@ from secagg.masking.masks import Apply, apply_masks
 from secagg.roles import Scheme
 from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
 
-__all__ = ["SCHEMES", "MaskingScheme", "default_quorum", "scheme_named", "schemes"]
+__all__ = ["SCHEMES", "MaskingScheme", "scheme_named", "schemes"]
 
 
 class MaskingScheme:
@@ -63,15 +63,3 @@ def scheme_named(name: str) -> Scheme:
     if scheme is None:
         raise ConfigError(f"there is no scheme {name!r}", hint=f"use one of: {', '.join(SCHEMES)}")
     return scheme
-
-
-def default_quorum(n_nodes: int) -> int:
-    """Return ⌈2n/3⌉, at least 3: the round survives n/3 dropouts and n/3 colluding nodes (M-03).
-
-    Below 3 each contributor could subtract its own input from the released sum.
-
-    Two survivor sets that each carry this many co-signatures share an honest signer as long as
-    fewer than n/3 nodes collude, and an honest node signs once. Source: Bonawitz et al. 2017,
-    section 6.2.
-    """
-    return max(3, -(-2 * n_nodes // 3))

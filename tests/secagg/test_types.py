@@ -117,7 +117,7 @@ def test_numbers_at_odds_are_refused(changes: dict[str, object]) -> None:
 @pytest.mark.req("M-03")
 def test_two_nodes_hide_nobody() -> None:
     with pytest.raises(ConfigError, match="cannot hide"):
-        make_setup(2, threshold=2, quorum=2, neighbours=2)
+        make_setup(3, **keys("a", "b"), threshold=2, quorum=2, neighbours=2)
 
 
 def test_the_last_chunk_may_be_short() -> None:

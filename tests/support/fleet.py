@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from secagg.encoding import ring_bits_for
 from secagg.errors import RemoteProtocolError
+from secagg.masking.parameters import choose
 from secagg.roles import ClientRole, Scheme
-from secagg.schemes import default_quorum
 from secagg.steps import (
     Event,
     PeerBlamed,
@@ -57,7 +57,9 @@ class TestSigner:
 def make_setup(
     n: int = 5, *, dim: int = 100, value_bits: int = 16, **changes: object
 ) -> RoundSetup:
+    """Return a round of `n` nodes with the thresholds that real rounds get, but for `changes`."""
     cohort = tuple(f"node-{index:04d}" for index in range(n))
+    chosen = choose(n)
     values: dict[str, object] = {
         "run_id": b"r" * 16,
         "round_id": 7,
@@ -66,10 +68,10 @@ def make_setup(
         "signing_keys": {node: TestSigner(node).public for node in cohort},
         "dim": dim,
         "ring_bits": ring_bits_for(n, value_bits),
-        "threshold": default_quorum(n),
-        "quorum": default_quorum(n),
-        "neighbours": n - 1,
-        "colluders": -(-n // 3) - 1,
+        "threshold": chosen.threshold,
+        "quorum": chosen.quorum,
+        "neighbours": chosen.neighbours,
+        "colluders": chosen.colluders,
         "chunk_values": 32,
     }
     return RoundSetup(**{**values, **changes})  # type: ignore[arg-type]
