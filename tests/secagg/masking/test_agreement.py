@@ -19,7 +19,8 @@ from secagg.wire.messages import (
     PeerKeys,
     SealedShares,
 )
-from tests.secagg.masking.test_client import (
+from tests.support.fleet import COORDINATOR
+from tests.support.honest_round import (
     ME,
     OTHER,
     ROUND,
@@ -32,7 +33,6 @@ from tests.secagg.masking.test_client import (
     with_advert,
     without,
 )
-from tests.support.fleet import COORDINATOR
 from tests.support.messages import changed
 from tests.support.scripts import Recording, deaths
 

@@ -25,8 +25,8 @@ from secagg.wire.messages import (
     Message,
     PeerKeys,
 )
-from tests.secagg.masking.test_client import refuses
 from tests.support.fleet import COORDINATOR, Fault, Fleet, make_setup
+from tests.support.honest_round import refuses
 from tests.support.messages import changed
 from tests.support.scripts import Recording, snapshot
 
