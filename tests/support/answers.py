@@ -21,6 +21,9 @@ from tests.support.fleet import COORDINATOR
 from tests.support.run import Run, make_plan, make_state, message_of
 
 NODE = "node-0"
+RUN = b"R" * 16
+LINE = b'{"run":"' + b"52" * 16 + b'","round":7,"digest":"' + b"31" * 32 + b'"}\n'
+"""A claim of round 7 of this run, as it is in the journal."""
 
 
 def run_on(folder: Path, n: int = 4) -> Run:
