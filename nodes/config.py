@@ -73,7 +73,7 @@ class RunSection(Settings, frozen=True):
     rounds: int = 8
     """Rounds with a result."""
     min_nodes: int = 3
-    """Fewest nodes a round starts with."""
+    """Fewest nodes a round starts with; under `masking` also two more than may collude."""
     scheme: str = "masking"
     """How updates are summed."""
     allow_insecure: bool = False
@@ -83,9 +83,11 @@ class RunSection(Settings, frozen=True):
     value_bits: int = 16
     """Bits of one node's integers."""
     dropout: float = DEFAULT_DROPOUT
-    """Fraction of the nodes that may drop out of a round, which still ends with a sum."""
+    """Fraction of a round's nodes that may drop out and it still ends with a sum; it is less where
+    not all active nodes of the roster take part."""
     collusion: float = DEFAULT_COLLUSION
-    """Fraction of the nodes that may side with a malicious coordinator and learn nothing."""
+    """Fraction of the roster's active nodes that may side with a malicious coordinator and learn
+    nothing, even if all of them are in one round."""
     update_bound: float = 4.0
     """L2 bound of a node's weighted update; longer ones are scaled down and counted."""
     join_timeout: float = 20.0
@@ -208,7 +210,8 @@ class PolicySection(Settings, frozen=True):
     schemes: tuple[str, ...] = ("masking",)
     """Schemes this node takes part in."""
     collusion: float = DEFAULT_COLLUSION
-    """Fraction of a round's nodes that may collude with the coordinator: what it must withstand."""
+    """Fraction of the roster's active nodes that may collude with the coordinator: a round must
+    withstand it even if all of them are in it."""
 
 
 class DetectionSection(Settings, frozen=True):

@@ -46,7 +46,7 @@ def build_simulation(
         dropout: Crash probability of a node in a round.
         scheme: Name of the scheme.
         tolerance: Fraction of a cohort that a round is built to lose and still end with a sum.
-        collusion: Fraction of a cohort that may collude; with `tolerance` it decides the graph.
+        collusion: Fraction of all nodes that may collude; with `tolerance` it decides the graph.
         source: Data that is dealt out in shards; None trains nothing and sends random updates.
         steps: Training steps a node and round.
         seed: Of delays, crashes, data and model.

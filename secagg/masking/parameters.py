@@ -1,9 +1,10 @@
 """Degree, threshold and quorum of a round, computed from what it must withstand.
 
-`choose` takes the cohort, the fraction that may collude and the fraction that may drop out, and
-returns the sparsest graph that fails with negligible probability, or the complete graph where no
-sparse one does. `insecurity` judges a setting that somebody else chose. Both count exactly: the
-tails are integers over binomial coefficients, and floats only print them.
+`choose` takes the cohort, the fraction that may collude (of all that the cohort is taken from) and
+the fraction that may drop out, and returns the sparsest graph that fails with negligible
+probability, or the complete graph where no sparse one does. `insecurity` judges a setting that
+somebody else chose. Both count exactly: the tails are integers over binomial coefficients, and
+floats only print them.
 
 Source: specs/31-thresholds.md, which derives every formula; Bell et al. 2020 for the idea.
 """
@@ -86,11 +87,12 @@ def choose(
     Args:
         n: Size of the cohort, 3 to `MAX_COHORT`.
         dropout: Fraction of the cohort that may vanish, in [0, 1/2).
-        collusion: Fraction of the cohort that may collude, in [0, 1/2).
+        collusion: Fraction of the population that may collude, in [0, 1/2).
         security_bits: The graph exposes an input with probability at most 2^-security_bits.
         failure_bits: The graph loses the round with probability at most 2^-failure_bits.
-        population: Nodes that the cohort is taken from, all of whose colluding members may be in
-            it; then the round withstands as many dropouts as that leaves room for.
+        population: Nodes that the cohort is taken from, by default itself; all that collude of
+            them may be in it. Where given, the round withstands as many dropouts as that leaves
+            room for.
 
     Raises:
         ConfigError: a number is out of range, or nothing withstands that much; the hint names the
