@@ -11,7 +11,7 @@ from typing import Final
 
 from nodes.attacks.puppet import Puppet
 from nodes.attacks.report import Attack, Played
-from nodes.attacks.target import TargetStage
+from nodes.attacks.target_puppet import TargetPuppet
 from secagg.masking import views
 from secagg.masking.parameters import choose
 from secagg.types import NodeId
@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 
-def new_target(n: int, dim: int, seed: int, **options: int) -> TargetStage:
+def new_target(n: int, dim: int, seed: int, **options: int) -> TargetPuppet:
     """Return a round of the target."""
-    return TargetStage(n, dim, seed, rng=os.urandom, **options)
+    return TargetPuppet(n, dim, seed, rng=os.urandom, **options)
 
 
 def new_puppet(n: int, dim: int, seed: int, **options: object) -> Puppet:

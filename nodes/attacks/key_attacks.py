@@ -23,7 +23,7 @@ from nodes.attacks.impostor import Impostor, changed
 from nodes.attacks.knowledge import Upload, pair_id
 from nodes.attacks.report import NOTHING, Attack, Played
 from nodes.attacks.semi_honest import PublicKeys, expand, pair_seed, seal_key
-from nodes.attacks.target import TargetStage
+from nodes.attacks.target_puppet import TargetPuppet
 from secagg import ring
 from secagg.errors import AuthenticationError
 from secagg.masking import pairs
@@ -137,7 +137,7 @@ def _replayed_keys(n: int, dim: int, seed: int) -> Played:
     return puppet.judge(stage.gained(least=n))
 
 
-def _remask(stage: TargetStage, victim: NodeId, shown: dict[NodeId, PublicKeys]) -> None:
+def _remask(stage: TargetPuppet, victim: NodeId, shown: dict[NodeId, PublicKeys]) -> None:
     """Replace the victim's upload by the one it makes with the keys it was shown."""
     held = vars(stage.nodes[victim])
     vector = held["_vector"].copy()

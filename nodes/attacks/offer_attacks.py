@@ -11,7 +11,7 @@ import numpy as np
 from nodes.attacks.coordinator_attacks import new_puppet, two_views, until_upload
 from nodes.attacks.puppet import COORDINATOR, Identity, Puppet
 from nodes.attacks.report import NOTHING, Attack, Played
-from nodes.attacks.target import TargetStage
+from nodes.attacks.target_puppet import TargetPuppet
 from nodes.session.events import RunState
 from nodes.session.offer import NodePolicy, RunPlan, build_offer, check_offer
 from secagg.errors import ConfigError, OfferRefused
@@ -88,7 +88,7 @@ def _round(
 
 
 def _target(n: int, dim: int, seed: int, *, accomplices: int, threshold: int = 0) -> str:
-    stage = TargetStage(
+    stage = TargetPuppet(
         n, dim, seed, rng=os.urandom, accomplices=accomplices, threshold=threshold or None
     )
     stage.run()
@@ -129,7 +129,7 @@ def _lowered_threshold(n: int, dim: int, seed: int) -> Played:
 
 def _lowered_quorum(n: int, dim: int, seed: int) -> Played:
     """Open a sum over the victim and one accomplice."""
-    stage = TargetStage(n, dim, seed, rng=os.urandom, accomplices=1)
+    stage = TargetPuppet(n, dim, seed, rng=os.urandom, accomplices=1)
     stage.run()
     pair = [stage.names[0], *stage.accomplices]
     stage.ask(stage.names, active=pair, dead=[m for m in stage.names if m not in pair])
@@ -163,7 +163,7 @@ def _understated(n: int, dim: int, seed: int) -> Played:
 def _sparse_offer(n: int, dim: int, seed: int) -> Played:
     """Offer so few neighbours that two accomplices are enough beside some node of seven."""
     del n
-    stage = TargetStage(7, dim, seed, rng=os.urandom, accomplices=2, threshold=2)
+    stage = TargetPuppet(7, dim, seed, rng=os.urandom, accomplices=2, threshold=2)
     victim, bad = stage.names[0], stage.accomplices
     around = {name: {m for m in stage.names if m not in (name, victim)} for name in stage.names}
     for name in bad:

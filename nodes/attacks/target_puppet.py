@@ -1,4 +1,8 @@
-"""The semi-honest target on a stage: what the same moves gain where nobody checks anything."""
+"""The semi-honest target with an attacker as its server, as `Puppet` is the coordinator here.
+
+It plays the same moves where nobody checks anything. What a single node or the network gains at
+the target is for `nodes.attacks.target_stage`.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,10 @@ from secagg.encoding import ring_bits_for
 from secagg.primitives import agreement, shamir
 from secagg.types import NodeId, RingVector, Rng
 
-__all__ = ["TargetStage"]
+__all__ = ["TargetPuppet"]
 
 
-class TargetStage:
+class TargetPuppet:
     """A round of the target with an attacker as its server.
 
     Args:
