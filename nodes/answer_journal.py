@@ -1,4 +1,4 @@
-"""The journal of answers as a file: one line an answer, appended, on the disk before it is sent.
+"""The journal of views as a file: one line each, appended, on the disk before it is co-signed.
 
 ::
 
@@ -35,7 +35,7 @@ _FULL_HINT: Final = "make room on the disk, or check who owns the state folder"
 
 
 class FileJournal(AnswerJournal):
-    """Answers of one node in a file of its state folder, which must exist.
+    """Views of one node in a file of its state folder, which must exist.
 
     Args:
         path: The file; made with mode 0600 at the first claim.
@@ -47,7 +47,7 @@ class FileJournal(AnswerJournal):
         self._named = False  # whether the file's name is on the disk
 
     def check(self) -> int:
-        """Return how many rounds were answered, for a start to fail before a round does.
+        """Return how many rounds were claimed, for a start to fail before a round does.
 
         Raises:
             ConfigError: the file cannot be read or is damaged; the hint says how to mend it.
@@ -58,7 +58,7 @@ class FileJournal(AnswerJournal):
             return len(self._read(handle)[0])
 
     def claim(self, run_id: bytes, round_id: int, digest: bytes) -> bool:
-        """Take the one answer of a round; see `AnswerJournal.claim`.
+        """Take the one view of a round; see `AnswerJournal.claim`.
 
         Raises:
             ConfigError: the disk is full, the file cannot be used or is damaged, or another process
@@ -127,7 +127,7 @@ class FileJournal(AnswerJournal):
         return claimed, repair
 
     def _torn(self, tail: bytes, number: int) -> tuple[bytes, int, bytes]:
-        """Attribute a line that a crash or a full disk cut off: its round counts as answered.
+        """Attribute a line that a crash or a full disk cut off: its round counts as claimed.
 
         Returns:
             Run id, round id, and the bytes that complete the line with zeros for lost digits.
