@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl_core.training import LocalUpdate
+from nodes.ephemeral import EphemeralIdentity
 from nodes.session.coordinator import Coordinator, ServerStep, State
 from nodes.session.events import (
     Remember,
@@ -112,16 +112,6 @@ class RoundResult:
     loss: float | None
 
 
-class _Identity:
-    def __init__(self, node_id: NodeId) -> None:
-        self.node_id = node_id
-        self._key = Ed25519PrivateKey.generate()
-        self.public = self._key.public_key().public_bytes_raw()
-
-    def sign(self, message: bytes) -> bytes:
-        return self._key.sign(message)
-
-
 @dataclass(slots=True)
 class _Watch:
     """A scheme that lets the simulator compare the opened sum with the plain one."""
@@ -189,7 +179,7 @@ class _WatchedCoordinator:
 class SimulatedNode:
     """A node: its session, its memory on "disk", and whether it is up."""
 
-    identity: _Identity
+    identity: EphemeralIdentity
     session: Participant
     journal: AnswerJournal
     """Outlives its restarts, as a file would."""
@@ -230,9 +220,9 @@ class Simulation:
         self._watch = _Watch(scheme_named(plan.scheme))
         self._schemes = {plan.scheme: self._watch}
         self._policy = NodePolicy(schemes=(plan.scheme,), collusion=plan.collusion)
-        self._coordinator_identity = _Identity(COORDINATOR_ID)
+        self._coordinator_identity = EphemeralIdentity(COORDINATOR_ID)
         names = [f"node-{index:05d}" for index in range(n_nodes)]
-        identities = {name: _Identity(name) for name in names}
+        identities = {name: EphemeralIdentity(name) for name in names}
         self._keys = {name: identity.public for name, identity in identities.items()}
         self._armed: dict[NodeId, float] = {}
         self._link_busy: dict[tuple[NodeId, NodeId], float] = {}
@@ -389,7 +379,7 @@ class Simulation:
         self._armed.pop(name, None)
         self._boot(name)
 
-    def _new_node(self, identity: _Identity) -> SimulatedNode:
+    def _new_node(self, identity: EphemeralIdentity) -> SimulatedNode:
         known = self.nodes.get(identity.node_id)
         journal = known.journal if known else MemoryJournal()
         session = Participant(

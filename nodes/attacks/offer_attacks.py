@@ -9,9 +9,10 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from nodes.attacks.coordinator_attacks import new_puppet, two_views, until_upload
-from nodes.attacks.puppet import COORDINATOR, Identity, Puppet
+from nodes.attacks.puppet import COORDINATOR, Puppet
 from nodes.attacks.report import NOTHING, Attack, Played
 from nodes.attacks.target_puppet import TargetPuppet
+from nodes.ephemeral import EphemeralIdentity
 from nodes.session.events import RunState
 from nodes.session.offer import NodePolicy, RunPlan, build_offer, check_offer
 from secagg.errors import ConfigError, OfferRefused
@@ -48,7 +49,7 @@ def _offered(
     offer: RoundOffer, members: tuple[NodeId, ...], elsewhere: str, *, play: Callable[[], Puppet]
 ) -> Played:
     """Hold the offer against the default policy of an honest node; if it takes it, play on."""
-    identities = {name: Identity(name).public for name in members}
+    identities = {name: EphemeralIdentity(name).public for name in members}
     try:
         check_offer(
             offer,

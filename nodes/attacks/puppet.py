@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nodes.attacks.knowledge import VALUE_BITS, Loot, MaskId, Upload, pair_id, summary
 from nodes.attacks.report import NOTHING, Played
+from nodes.ephemeral import EphemeralIdentity
 from secagg import ring
 from secagg.encoding import ring_bits_for
 from secagg.errors import AuthenticationError, RemoteProtocolError
@@ -45,32 +45,17 @@ from secagg.wire.messages import (
     UploadTurn,
 )
 
-__all__ = ["COORDINATOR", "Identity", "Puppet", "Tape", "make_setup", "true_inputs"]
+__all__ = ["COORDINATOR", "Puppet", "Tape", "true_inputs"]
 
 COORDINATOR = "coordinator"
 
 
-class Identity:
-    """A node's identity for one play."""
-
-    def __init__(self, node_id: NodeId) -> None:
-        self.node_id = node_id
-        self._key = Ed25519PrivateKey.generate()
-        self.public = self._key.public_key().public_bytes_raw()
-
-    def sign(self, message: bytes) -> bytes:
-        """Return the 64-byte signature."""
-        return self._key.sign(message)
-
-
-def make_setup(
-    n: int, dim: int, identities: Mapping[NodeId, Identity], *, round_id: int = 1
-) -> RoundSetup:
+def _setup(n: int, dim: int, identities: Mapping[NodeId, EphemeralIdentity]) -> RoundSetup:
     """Return the set-up that the defaults give to `n` nodes."""
     chosen = choose(n)
     return RoundSetup(
         run_id=b"attack-demo-run-",
-        round_id=round_id,
+        round_id=1,
         offer_hash=bytes(32),
         cohort=tuple(sorted(identities)),
         signing_keys={node: each.public for node, each in identities.items()},
@@ -127,11 +112,11 @@ class Puppet:
         accomplices: int = 0,
         changes: Mapping[str, object] | None = None,
         offers: Mapping[NodeId, bytes] | None = None,
-        identities: Mapping[NodeId, Identity] | None = None,
+        identities: Mapping[NodeId, EphemeralIdentity] | None = None,
     ) -> None:
         names = [f"node-{index:02d}" for index in range(n)]
-        self.identities = dict(identities or {name: Identity(name) for name in names})
-        base = make_setup(n, dim, self.identities)
+        self.identities = dict(identities or {name: EphemeralIdentity(name) for name in names})
+        base = _setup(n, dim, self.identities)
         self.setup = replace(base, **(changes or {}))  # type: ignore[arg-type]
         self.nodes = self.setup.cohort
         self.accomplices = self.nodes[n - accomplices :]

@@ -19,8 +19,9 @@ import numpy as np
 
 from nodes.answer_journal import FileJournal
 from nodes.attacks.coordinator_attacks import new_target, without
-from nodes.attacks.puppet import COORDINATOR, Identity, Puppet
+from nodes.attacks.puppet import COORDINATOR, Puppet
 from nodes.attacks.report import Attack, Played
+from nodes.ephemeral import EphemeralIdentity
 from nodes.session.events import PeerRejected, RoundEnded, RunState, SessionStep
 from nodes.session.model_transfer import model_chunks
 from nodes.session.offer import NodePolicy, RunPlan, build_offer, check_offer
@@ -62,7 +63,13 @@ class _Session:
     """A real node session that a `Puppet` can talk to as it talks to a client."""
 
     def __init__(
-        self, puppet: Puppet, node: NodeId, offer: RoundOffer, *, folder: Path, host: Identity
+        self,
+        puppet: Puppet,
+        node: NodeId,
+        offer: RoundOffer,
+        *,
+        folder: Path,
+        host: EphemeralIdentity,
     ) -> None:
         self._host, self._node = host, node
         self._public = puppet.identities[node].public
@@ -150,7 +157,7 @@ def _plan_offer(n: int, dim: int) -> RoundOffer:
 def _seated(n: int, dim: int, seed: int, folder: Path) -> Puppet:
     """Return a puppet whose nodes are sessions with journals in `folder`."""
     offer = _plan_offer(n, dim)
-    identities = {name: Identity(name) for name in offer.cohort}
+    identities = {name: EphemeralIdentity(name) for name in offer.cohort}
     setup = check_offer(
         offer,
         _RUN,
@@ -161,7 +168,7 @@ def _seated(n: int, dim: int, seed: int, folder: Path) -> Puppet:
     )
     changes = {name: getattr(setup, name) for name in RoundSetup.__dataclass_fields__}
     puppet = Puppet(n, setup.dim, seed, rng=os.urandom, changes=changes, identities=identities)
-    host = Identity(COORDINATOR)
+    host = EphemeralIdentity(COORDINATOR)
     for node in puppet.nodes:
         puppet.clients[node] = _Session(puppet, node, offer, folder=folder, host=host)
     return puppet
