@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+import msgspec
 import numpy as np
 
 from nodes.attacks.knowledge import VALUE_BITS
@@ -43,15 +44,28 @@ def _attack(
     rules: tuple[str, ...],
     tap: Callable[[NodeId], Tap],
     analogue: _Analogue,
+    *,
+    spares_victim: bool = False,
 ) -> Attack:
-    """Return the attack of a network that does `tap` to one victim."""
+    """Return the attack of a network that does `tap` to one victim.
+
+    Args:
+        name: Of the attack.
+        summary: Of the attack.
+        rules: That stop it.
+        tap: What is done, given the victim.
+        analogue: The move against the target.
+        spares_victim: The rules say that even the victim keeps its place in the round.
+    """
 
     def play(n: int, dim: int, seed: int) -> Played:
         setup, parties = make_setup(n, max(dim, _LEAST_DIM))
         victim = setup.cohort[_VICTIM]
         target = TargetRound(setup, seed=seed, attacked=victim)
         elsewhere = target.play(analogue(target))
-        return Federation(setup, parties, seed=seed, tap=tap(victim)).play(elsewhere)
+        costs = () if spares_victim else (victim,)
+        stage = Federation(setup, parties, seed=seed, tap=tap(victim), first=victim, costs=costs)
+        return stage.play(elsewhere)
 
     return Attack(name, "network", summary, rules, play)
 
@@ -111,16 +125,29 @@ def _replayed(victim: NodeId) -> Tap:
     def tap(stage: Federation, message: Message, frame: Frame) -> list[Frame]:
         frames = [frame]
         if isinstance(message, MaskedChunk) and frame.source == victim:
-            sealed = stage.seal(
-                message, stage.parties[victim], to=COORDINATOR, run_id=secrets.token_bytes(16)
-            )
-            frames = [Frame(victim, COORDINATOR, sealed), frame, frame]
+            frames = [*_of_another_run(stage, message, frame), frame, frame]
         elif isinstance(message, UploadTurn) and frame.to == victim:
             other = next(node for node in stage.setup.cohort if node != victim)
             frames = [frame, Frame(COORDINATOR, other, frame.data)]
         return frames
 
     return tap
+
+
+def _of_another_run(stage: Federation, chunk: MaskedChunk, frame: Frame) -> list[Frame]:
+    """Return the same chunk as the victim sent it in another run, under other masks.
+
+    Not the first one: it carries a signature that is bound to its run as well (M-24).
+    """
+    if chunk.index == 0:
+        return []
+    setup, signer = stage.setup, stage.parties[frame.source]
+    start = chunk.index * setup.chunk_values
+    dim = min(setup.chunk_values, setup.dim - start)
+    masked = np.frombuffer(secrets.token_bytes(4 * dim), dtype=np.uint32)
+    old = msgspec.structs.replace(chunk, data=ring.pack(masked, setup.ring_bits))
+    run_id = secrets.token_bytes(16)
+    return [Frame(frame.source, frame.to, stage.seal(old, signer, to=frame.to, run_id=run_id))]
 
 
 def _impostor(stage: Federation, chunk: MaskedChunk, frame: Frame) -> list[Frame]:
@@ -174,9 +201,10 @@ NETWORK_ATTACKS: Final[tuple[Attack, ...]] = (
     _attack(
         "replayed-envelope",
         "The network delivers a frame twice, one of another run, and one to the wrong node.",
-        ("W-06", "M-13"),
+        ("W-06", "M-13", "M-16"),
         _replayed,
         _uploads(lambda upload: [upload, upload]),
+        spares_victim=True,
     ),
     _attack(
         "impersonation",
@@ -184,5 +212,6 @@ NETWORK_ATTACKS: Final[tuple[Attack, ...]] = (
         ("W-05",),
         _on_upload(_impostor),
         _poisoned,
+        spares_victim=True,
     ),
 )

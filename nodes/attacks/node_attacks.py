@@ -8,13 +8,14 @@ may. Beside it runs the analogous move against the semi-honest target.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
+import numpy as np
 
 from nodes.attacks.network_attacks import NETWORK_ATTACKS
-from nodes.attacks.node_stage import Federation, Move, make_setup
+from nodes.attacks.node_stage import Federation, Judge, Move, make_setup
 from nodes.attacks.report import Attack, Played
 from nodes.attacks.semi_honest import BothShares, PublicKeys
 from nodes.attacks.target_stage import TargetMove, TargetRound
@@ -24,11 +25,13 @@ from secagg.primitives import aead, shamir
 from secagg.types import NodeId
 from secagg.wire.messages import (
     UPLOAD_SLOTS,
+    AdvertList,
     Coin,
     Encapsulations,
     KeyAdvert,
     MaskedChunk,
     Message,
+    PeerKeys,
     PeerShares,
     SealedShares,
     SurvivorSignature,
@@ -41,6 +44,8 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 _Analogue: TypeAlias = Callable[[TargetRound], TargetMove]
 _SPARSE: Final = (16, 8, 5)
 """Fewest nodes, degree and threshold of a sparse graph, to have coins tossed; no safe setting."""
+_LEAST_DIM: Final = 16
+"""Two chunks at least."""
 _AMONG: Final = 2
 """Place in the cohort; its shares are among those that the target combines."""
 
@@ -52,9 +57,10 @@ def _attack(
     move: Callable[[], Move],
     analogue: _Analogue,
     *,
-    least: int = 0,
+    judge: Judge | None = None,
+    costs: Collection[NodeId] | None = (),
+    size: Callable[[int, int], tuple[int, int]] = lambda n, dim: (n, dim),
     last: bool = False,
-    padded: bool = False,
 ) -> Attack:
     """Return the attack of one node that makes `move`.
 
@@ -64,17 +70,19 @@ def _attack(
         rules: That stop it.
         move: Makes the move anew for each play.
         analogue: The move against the target.
-        least: Fewest nodes it takes.
+        judge: Finds what only this attack can gain.
+        costs: As for `Federation`: None where the specification owns that the round may be lost.
+        size: Takes nodes and coordinates to those that the attack needs.
         last: The evil node is the last of the cohort.
-        padded: The last byte of an upload must not be full.
     """
 
     def play(n: int, dim: int, seed: int) -> Played:
-        setup, parties = make_setup(max(n, least), dim - dim % 8 + 5 if padded else dim)
+        setup, parties = make_setup(*size(n, dim))
         evil = setup.cohort[-1 if last else _AMONG]
         target = TargetRound(setup, seed=seed, attacked=evil)
         elsewhere = target.play(analogue(target))
-        return Federation(setup, parties, seed=seed, evil=evil, move=move()).play(elsewhere)
+        stage = Federation(setup, parties, seed=seed, evil=evil, move=move(), costs=costs)
+        return stage.play(elsewhere, judge)
 
     return Attack(name, "node", summary, rules, play)
 
@@ -193,6 +201,16 @@ def _unasked_shares() -> Move:
     return move
 
 
+def _took_unasked(stage: Federation, nodes: Collection[NodeId]) -> str:
+    """Count the shares that the coordinator took of secrets that are to stay hidden."""
+    answers = [each for _, each in stage.taken if isinstance(each, UnmaskAnswer)]
+    unasked = sum(owner in nodes for each in answers for owner, _ in each.key_shares)
+    unasked += sum(owner not in nodes for each in answers for owner, _ in each.self_shares)
+    return (
+        f"the coordinator took {unasked} shares that nobody asked for" if nodes and unasked else ""
+    )
+
+
 def _unasked_of_target(target: TargetRound) -> TargetMove:
     own, cohort = target.nodes[target.attacked], target.setup.cohort
     return TargetMove(answer=lambda _: own.reveal(cohort, cohort))
@@ -228,8 +246,25 @@ def _withheld_coin(n: int, dim: int, seed: int) -> Played:
     def nothing(_: Federation, __: Coin) -> list[Message]:
         return []
 
-    move = _instead(Coin, nothing)
-    return Federation(setup, parties, seed=seed, evil=evil, move=move).play(elsewhere)
+    stage = Federation(setup, parties, seed=seed, evil=evil, move=_instead(Coin, nothing))
+    return stage.play(elsewhere, _chose_graph)
+
+
+def _chose_graph(stage: Federation, nodes: Collection[NodeId]) -> str:
+    """Tell whether the graph follows from coins that were known when one was withheld."""
+    used = {coin for _, each in stage.log if isinstance(each, PeerKeys) for coin in each.coins}
+    tossed = [(node, each) for node, each in stage.log if isinstance(each, Coin)]
+    for attempt in {each.attempt for _, each in tossed}:
+        coins = {node: each.coin for node, each in tossed if each.attempt == attempt}
+        asked = {
+            entry[0]
+            for _, each in stage.log
+            if isinstance(each, AdvertList) and each.attempt == attempt
+            for entry in each.entries
+        }
+        if nodes and stage.evil in asked - set(coins) and used <= set(coins.values()):
+            return "it chose between two graphs"
+    return ""
 
 
 # --- uploads and co-signatures -----------------------------------------------------------------
@@ -257,10 +292,10 @@ def _twice_to_target(target: TargetRound) -> TargetMove:
 
 
 def _out_of_turn() -> Move:
-    """Upload as soon as the masks are known, and again when its turn comes."""
+    """Upload all but the last chunk as soon as the masks are known, and all when its turn comes."""
 
     def move(stage: Federation, got: Message | None, due: list[Message]) -> list[Message]:
-        return list(stage.own._upload) if isinstance(got, PeerShares) else due
+        return list(stage.own._upload[:-1]) if isinstance(got, PeerShares) else due
 
     return move
 
@@ -270,13 +305,33 @@ def _short_chunk(_: Federation, chunk: MaskedChunk) -> list[Message]:
 
 
 def _full_padding(stage: Federation, chunk: MaskedChunk) -> list[Message]:
-    ones = msgspec.structs.replace(chunk, data=b"\xff" * len(chunk.data))
-    return [ones if chunk.index == stage.setup.n_chunks - 1 else chunk]
+    setup = stage.setup
+    if chunk.index < setup.n_chunks - 1:
+        return [chunk]
+    data = _padded(chunk.data, setup.dim - chunk.index * setup.chunk_values, setup.ring_bits)
+    return [msgspec.structs.replace(chunk, data=data)]
 
 
-def _garbled(change: Callable[[bytes], bytes]) -> _Analogue:
-    """Return the move that changes the bytes of the target's upload."""
-    return lambda _: TargetMove(uploads=lambda upload: [change(upload)])
+def _padded(data: bytes, dim: int, bits: int) -> bytes:
+    """Set the bits after the last of `dim` packed values, and no others."""
+    whole = np.full(-(-dim // 8) * 8, 0xFFFFFFFF, dtype=np.uint32)
+    part = ring.unpack(data, dim, bits)
+    if part is not None:
+        whole[:dim] = part
+    return ring.pack(whole, bits)
+
+
+def _padded_target(target: TargetRound) -> TargetMove:
+    setup = target.setup
+    return TargetMove(uploads=lambda upload: [_padded(upload, setup.dim, setup.ring_bits)])
+
+
+def _entered(stage: Federation, nodes: Collection[NodeId]) -> str:
+    return "an upload that is not in its one form entered the sum" if stage.evil in nodes else ""
+
+
+def _short_to_target(_: TargetRound) -> TargetMove:
+    return TargetMove(uploads=lambda upload: [upload[:-1]])
 
 
 def _forged(_: Federation, due: SurvivorSignature) -> list[Message]:
@@ -302,6 +357,7 @@ NODE_ATTACKS: Final[tuple[Attack, ...]] = (
         ("M-27",),
         _wrong_backup,
         lambda target: _dealt(target, mask_key=secrets.token_bytes(32)),
+        costs=None,
     ),
     _attack(
         "dealer-lies",
@@ -309,6 +365,7 @@ NODE_ATTACKS: Final[tuple[Attack, ...]] = (
         ("M-04", "M-19"),
         lambda: _instead(SealedShares, _dealer_lies),
         lambda target: _dealt(target, self_seed=secrets.token_bytes(32)),
+        costs=None,
     ),
     _attack(
         "box-that-does-not-open",
@@ -323,6 +380,7 @@ NODE_ATTACKS: Final[tuple[Attack, ...]] = (
         ("M-12",),
         _unasked_shares,
         _unasked_of_target,
+        judge=_took_unasked,
     ),
     _attack(
         "wrong-capsule",
@@ -330,6 +388,7 @@ NODE_ATTACKS: Final[tuple[Attack, ...]] = (
         ("M-26",),
         lambda: _instead(Encapsulations, _wrong_capsule),
         _other_key,
+        costs=None,
     ),
     _attack(
         "unsigned-advert",
@@ -348,7 +407,7 @@ NODE_ATTACKS: Final[tuple[Attack, ...]] = (
     _attack(
         "submits-twice",
         "A node uploads its masked input and then its input once more.",
-        ("M-13", "M-16"),
+        ("M-13", "M-22"),
         _submits_twice,
         _twice_to_target,
     ),
@@ -358,7 +417,7 @@ NODE_ATTACKS: Final[tuple[Attack, ...]] = (
         ("M-22",),
         _out_of_turn,
         _as_due,
-        least=UPLOAD_SLOTS + 2,
+        size=lambda n, dim: (max(n, UPLOAD_SLOTS + 2), max(dim, _LEAST_DIM)),
         last=True,
     ),
     _attack(
@@ -366,15 +425,17 @@ NODE_ATTACKS: Final[tuple[Attack, ...]] = (
         "A node's chunks are a byte short.",
         ("M-16",),
         lambda: _instead(MaskedChunk, _short_chunk),
-        _garbled(lambda upload: upload[:-1]),
+        _short_to_target,
+        judge=_entered,
     ),
     _attack(
         "garbage-padding",
         "A node sets the bits after its last value.",
         ("M-16",),
         lambda: _instead(MaskedChunk, _full_padding),
-        _garbled(lambda upload: b"\xff" * len(upload)),
-        padded=True,
+        _padded_target,
+        judge=_entered,
+        size=lambda n, dim: (n, dim - dim % 8 + 5),
     ),
     _attack(
         "forged-co-signature",
