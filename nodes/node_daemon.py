@@ -193,9 +193,9 @@ class NodeDaemon:
             record = record_of(event)
             if record is not None:
                 self._emit(record)
-        for _, frame in step.send:
-            if not socket.send(frame):
-                self._emit({"event": "send.failed", "bytes": len(frame)})
+        for _, envelope in step.send:
+            if not socket.send(bytes(envelope)):
+                self._emit({"event": "send.failed", "bytes": len(envelope)})
 
     def _unsaved(self, state: ParticipantState) -> str:
         """Store the memory; return why it is not on disk, or "" (S-05)."""

@@ -260,7 +260,8 @@ def _ask(config: NodeConfig, members: Membership) -> Welcome:
     change = ""
     try:
         probe = Probe(VERSION, PROTOCOL_VERSION)
-        sealed, sent = seal_envelope(probe, me, to=coordinator.node_id, run_id=NO_RUN), False
+        sealed = bytes(seal_envelope(probe, me, to=coordinator.node_id, run_id=NO_RUN))
+        sent = False
         end = clock() + _ANSWER_TIMEOUT
         while clock() < end:
             sent = sent or socket.send(sealed)  # goes out once the handshake is through

@@ -47,7 +47,7 @@ from secagg.types import (
     RoundSetup,
     Signer,
 )
-from secagg.wire.envelope import open_envelope
+from secagg.wire.envelope import Envelope, open_envelope
 from secagg.wire.messages import (
     KeyAdvert,
     MaskedChunk,
@@ -280,15 +280,15 @@ class Simulation:
     def _from_coordinator(self, step: SessionStep) -> None:
         for event in step.events:
             self._on_coordinator_event(event)
-        for to, frame in step.send:
+        for to, envelope in step.send:
             node = self.nodes[to]
-            self._carry(COORDINATOR_ID, to, self._delivery(node, frame, node.life))
+            self._carry(COORDINATOR_ID, to, self._delivery(node, envelope, node.life))
         self._arm_coordinator()
 
-    def _delivery(self, node: SimulatedNode, frame: bytes, life: int) -> Callable[[], None]:
+    def _delivery(self, node: SimulatedNode, envelope: Envelope, life: int) -> Callable[[], None]:
         def deliver() -> None:
             if node.alive and node.life == life:
-                self._from_node(node, node.session.receive(frame, self._now))
+                self._from_node(node, node.session.receive(bytes(envelope), self._now))
 
         return deliver
 
@@ -299,7 +299,8 @@ class Simulation:
             elif isinstance(event, TrainRequested):
                 self._later(self._draw(self._network.training), self._training(node, event))
         name = node.identity.node_id
-        for to, frame in step.send:
+        for to, envelope in step.send:
+            frame = bytes(envelope)
             if not node.alive or self._crashes(node, frame):
                 return
             node.sent += len(frame)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar, overload
 
 from secagg.types import AbortReason, NodeId, RingVector
 from secagg.wire.messages import Message
@@ -11,6 +13,7 @@ from secagg.wire.messages import Message
 __all__ = [
     "Event",
     "InputRejected",
+    "Lazy",
     "Outgoing",
     "PeerBlamed",
     "PeersMissed",
@@ -20,6 +23,48 @@ __all__ = [
     "SumReady",
     "ViewFixed",
 ]
+
+T = TypeVar("T")
+
+
+class Lazy(Sequence[T]):
+    """Items that are made as they are read, each time anew.
+
+    A phase's messages to a thousand nodes would take hundreds of megabytes side by side. What makes
+    an item must not depend on what the state machine learns later.
+
+    Args:
+        makers: Makes one item each.
+    """
+
+    def __init__(self, makers: Iterable[Callable[[], T]]) -> None:
+        self._makers = tuple(makers)
+
+    @staticmethod
+    def chain(*parts: Sequence[T]) -> Sequence[T]:
+        """Return all items of `parts`; nothing is made."""
+        some = [part for part in parts if part]
+        if len(some) < 2:
+            return some[0] if some else ()
+        return Lazy(maker for part in some for maker in _makers_of(part))
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Lazy[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Lazy[T]:
+        if isinstance(index, slice):
+            return Lazy(self._makers[index])
+        return self._makers[index]()
+
+
+def _makers_of(part: Sequence[T]) -> Iterable[Callable[[], T]]:
+    if isinstance(part, Lazy):
+        return part._makers
+    return (functools.partial(part.__getitem__, index) for index in range(len(part)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +145,14 @@ class Step:
     """All a state machine has to say after one input.
 
     Attributes:
-        send: Messages to send, in order.
+        send: Messages to send, in order; perhaps made only as they are read (`Lazy`), so read them
+            once and let go of each.
         events: What happened, in order.
         deadline: Time at which to call `on_timeout`, or None to leave it unset.
         done: The machine accepts nothing more.
     """
 
-    send: tuple[Outgoing, ...] = ()
+    send: Sequence[Outgoing] = ()
     events: tuple[Event, ...] = ()
     deadline: float | None = None
     done: bool = False

@@ -129,13 +129,13 @@ class _Session:
         return twin
 
     def _sealed(self, message: Message) -> bytes:
-        return seal_envelope(message, self._host, to=self._node, run_id=_RUN)
+        return bytes(seal_envelope(message, self._host, to=self._node, run_id=_RUN))
 
     def _step(self, step: SessionStep) -> Step:
         send = []
-        for to, frame in step.send:
+        for to, envelope in step.send:
             opened = open_envelope(
-                frame, sender=self._node, key=self._public, receiver=to, run_id=_RUN
+                bytes(envelope), sender=self._node, key=self._public, receiver=to, run_id=_RUN
             )
             send.append(Outgoing(to, opened.message))
         return Step(tuple(send))

@@ -37,6 +37,7 @@ from nodes.session.events import (
 from nodes.session.greetings import final_messages, welcome
 from nodes.session.model_transfer import model_chunks
 from nodes.session.offer import RunPlan, build_offer, encoding_of, setup_of
+from nodes.session.outbox import Outbox
 from nodes.session.presence import Presence, RosterView
 from secagg.errors import LocalProtocolError, RemoteProtocolError, RunMismatchError
 from secagg.roles import CoordinatorRole, Scheme
@@ -55,7 +56,7 @@ from secagg.types import (
     Signer,
 )
 from secagg.version import PROTOCOL_VERSION
-from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
+from secagg.wire.envelope import Body, open_envelope
 from secagg.wire.messages import (
     Farewell,
     Heartbeat,
@@ -115,6 +116,8 @@ class Coordinator:
     ) -> None:
         self._plan, self._run, self._signer = plan, state, signer
         self._roster, self._server_step, self._schemes = roster, server_step, schemes
+        self._outbox = Outbox(signer, state.run_id)
+        self._final: tuple[Body, ...] = ()  # the end of the run, with its model
         self._present = Presence()
         self._awaiting: set[NodeId] = set()  # in CLOSING: who has not said farewell
         self._took_part: set[NodeId] = set()
@@ -172,7 +175,7 @@ class Coordinator:
             return self._dispatch(peer, opened.message, now)
         except RunMismatchError as error:  # signed by the peer: tell it which run this is
             events = (PeerRejected(peer, str(error)),)
-            return SessionStep((self._sealed(peer, self._welcome(now)),), events)
+            return self._outbox.to(peer, self._welcome(now)) + SessionStep(events=events)
         except RemoteProtocolError as error:
             return SessionStep(events=(PeerRejected(peer, str(error)),))
 
@@ -187,9 +190,8 @@ class Coordinator:
         gone = [node for node in self._present.nodes if node not in roster.signing_keys]
         step = self._leave(gone, "no longer in the roster", now)
         self._awaiting &= set(roster.signing_keys)
-        update = RosterUpdate(roster.document)
-        send = tuple(self._sealed(node, update) for node in self._present.nodes if newer)
-        return _join(SessionStep(send), step)
+        told = self._present.nodes if newer else ()
+        return self._outbox.to_all(told, [RosterUpdate(roster.document)]) + step
 
     def on_timeout(self, now: float) -> SessionStep:
         """Do what the clock says: liveness, the phase's deadline, the start of a round."""
@@ -197,26 +199,25 @@ class Coordinator:
         if now >= self._next_tick:
             self._tick(now)
             silent = self._present.silent(now, self._plan.liveness)
-            step = _join(step, self._leave(silent, "silent", now))
+            step += self._leave(silent, "silent", now)
         if self._state is State.ROUND and self._role is not None:
             if self._deadline is not None and now >= self._deadline:
-                step = _join(step, self._absorb(self._role.on_timeout(now), now))
+                step += self._absorb(self._role.on_timeout(now), now)
         elif self._state is State.WAITING:
-            step = _join(step, self._maybe_start(now))
+            step += self._maybe_start(now)
         elif self._state is State.CLOSING and (now >= self._start_at or not self._awaiting):
-            step = _join(step, self._over())
+            step += self._over()
         return step
 
     def interrupt(self, now: float) -> SessionStep:
         """End the run early and tell everybody; the checkpoint stays good for a restart."""
+        step = SessionStep()
         if self._offer is not None:
             closed = RoundClosed(self._offer.round_id, "interrupted", ())
-            send = tuple(self._sealed(node, closed) for node in self._offer.cohort)
-        else:
-            send = ()
+            step = self._outbox.to_all(self._offer.cohort, [closed])
         self._outcome = RunOver(complete=False, reason="interrupted")
         del now
-        return _join(SessionStep(send), self._over())
+        return step + self._over()
 
     # --- messages ------------------------------------------------------------------------------
 
@@ -224,21 +225,21 @@ class Coordinator:
         if isinstance(message, Hello):
             return self._on_hello(node, message, now)
         if isinstance(message, Probe):
-            return SessionStep((self._sealed(node, self._welcome(now)),))
+            return self._outbox.to(node, self._welcome(now))
         if isinstance(message, Farewell):
             self._awaiting.discard(node)
             step = self._leave([node], "said goodbye", now)
             closed = self._state is State.CLOSING and not self._awaiting
-            return _join(step, self._over()) if closed else step
+            return step + self._over() if closed else step
         if not isinstance(message, Heartbeat | Refusal | RoundMessage):
             raise RemoteProtocolError(node, f"{type(message).__name__} is not for a coordinator")
         step = SessionStep() if node in self._present else self._admit(node, now)
         self._present.heard(node, now)
         if isinstance(message, Refusal):
-            return _join(step, self._on_refusal(node, message, now))
+            return step + self._on_refusal(node, message, now)
         if isinstance(message, RoundMessage):
-            return _join(step, self._on_round_message(node, message, now))
-        return _join(step, self._on_heartbeat(node, message, now))
+            return step + self._on_round_message(node, message, now)
+        return step + self._on_heartbeat(node, message, now)
 
     def _on_heartbeat(self, node: NodeId, beat: Heartbeat, now: float) -> SessionStep:
         """Stop waiting for a node that lives but is not in the round it was offered (S-11)."""
@@ -261,21 +262,20 @@ class Coordinator:
         # closed without it, so that the next offer cannot reach it ahead of its welcome.
         if self._present.forget(node) and self._in_round(node):
             step = self._drop(node, now)
-        step = _join(step, self._admit(node, now))
+        step += self._admit(node, now)
         if hello.roster_version < self._roster.version:
-            update = RosterUpdate(self._roster.document)
-            step = _join(step, SessionStep((self._sealed(node, update),)))
-        return _join(step, self._maybe_start(now))
+            step += self._outbox.to(node, RosterUpdate(self._roster.document))
+        return step + self._maybe_start(now)
 
     def _admit(self, node: NodeId, now: float) -> SessionStep:
         self._present.admit(node, now)
-        send = [self._sealed(node, self._welcome(now))]
+        step = self._outbox.to(node, self._welcome(now))
         if self._state is State.CLOSING:  # it missed the end of the run, or this side restarted
             self._awaiting.add(node)
             if now - self._model_sent.get(node, -_HELLO_PAUSE) >= _HELLO_PAUSE:  # not on demand
                 self._model_sent[node] = now
-                send += self._final_messages(node)
-        return SessionStep(tuple(send), (Joined(node, self._run.rounds_done),))
+                step += self._outbox.to_all([node], self._final)
+        return step + SessionStep(events=(Joined(node, self._run.rounds_done),))
 
     def _welcome(self, now: float) -> Welcome:
         return welcome(
@@ -290,7 +290,7 @@ class Coordinator:
             return SessionStep()
         self._present.missed(node, self._run.next_round)
         event = NodeRefused(node, message.reason, message.explanation)
-        return _join(SessionStep(events=(event,)), self._drop(node, now))
+        return SessionStep(events=(event,)) + self._drop(node, now)
 
     def _on_round_message(self, node: NodeId, message: RoundMessage, now: float) -> SessionStep:
         if self._role is None or self._offer is None or message.round_id != self._offer.round_id:
@@ -330,32 +330,31 @@ class Coordinator:
         self._late, self._offered_at = set(), now
         self._role = self._schemes[offer.scheme].coordinator(setup)
         messages: list[Message] = [offer, *model_chunks(offer.round_id, self._run.params)]
-        send = tuple(self._sealed(node, message) for message in messages for node in cohort)
         started = RoundStarted(
             offer.round_id, self._run.rounds_done, self._plan.rounds, cohort, offer.quorum
         )
-        step = SessionStep(send, (Checkpoint(self._run), started))
-        return _join(step, self._absorb(self._role.start(now), now))
+        step = SessionStep(events=(Checkpoint(self._run), started))
+        step += self._outbox.to_all(cohort, messages)
+        return step + self._absorb(self._role.start(now), now)
 
     def _absorb(self, step: Step, now: float) -> SessionStep:
         self._deadline = step.deadline
         if self._offer is None:
             return SessionStep()
-        send = tuple(self._sealed(out.to, out.message) for out in step.send)
-        result = SessionStep(send)
+        result = self._outbox.of_role(step.send)
         for event in step.events:
             match event:
                 case PhaseEntered(phase, waiting):
                     changed = PhaseChanged(self._offer.round_id, phase, waiting)
-                    result = _join(result, SessionStep(events=(changed,)))
+                    result += SessionStep(events=(changed,))
                 case PeersMissed(_, peers):
                     self._late |= set(peers)
                 case PeerBlamed(peer, reason):
-                    result = _join(result, SessionStep(events=(PeerRejected(peer, reason),)))
+                    result += SessionStep(events=(PeerRejected(peer, reason),))
                 case SumReady():
-                    result = _join(result, self._finish_round(event, now))
+                    result += self._finish_round(event, now)
                 case RoundFailed(reason, alive, needed):
-                    result = _join(result, self._lose_round(reason, alive, needed, now))
+                    result += self._lose_round(reason, alive, needed, now)
                 case _:
                     pass  # a client's events
         return result
@@ -393,9 +392,9 @@ class Coordinator:
         )
         step = self._end_round(offer, "done", result.contributors, (Checkpoint(self._run), event))
         if self._run.finished:
-            return _join(step, self._close(now, complete=True, reason="all rounds done"))
+            return step + self._close(now, complete=True, reason="all rounds done")
         self._wait(now, 0.0)
-        return _join(step, self._maybe_start(now))
+        return step + self._maybe_start(now)
 
     def _lose_round(self, reason: AbortReason, alive: int, needed: int, now: float) -> SessionStep:
         offer = self._round()
@@ -406,7 +405,7 @@ class Coordinator:
         step = self._end_round(offer, reason, (), (event,))
         if self._failures >= self._plan.max_failures:
             why = f"{self._failures} rounds in a row aborted, the last by {reason}"
-            return _join(step, self._close(now, complete=False, reason=why))
+            return step + self._close(now, complete=False, reason=why)
         self._wait(now, _CATCH_UP)
         return step
 
@@ -418,9 +417,9 @@ class Coordinator:
         events: tuple[SessionEvent, ...],
     ) -> SessionStep:
         closed = RoundClosed(offer.round_id, outcome, contributors)
-        send = tuple(self._sealed(node, closed) for node in offer.cohort if node in self._present)
+        told = [node for node in offer.cohort if node in self._present]
         self._offer = self._role = self._deadline = None
-        return SessionStep(send, events)
+        return self._outbox.to_all(told, [closed]) + SessionStep(events=events)
 
     def _close(self, now: float, *, complete: bool, reason: str) -> SessionStep:
         """Tell everybody, hand out the model of a complete run, and wait for the farewells."""
@@ -430,9 +429,9 @@ class Coordinator:
         # Who took part and is gone may come back for the model; after a restart that is anybody.
         known = self._took_part if self._took_part else set(self._roster.signing_keys)
         self._awaiting = set(self._present.nodes) | (known if complete else set())
-        send = [frame for node in self._present.nodes for frame in self._final_messages(node)]
-        step = SessionStep(tuple(send))
-        return step if self._awaiting else _join(step, self._over())
+        self._final = tuple(Body(message) for message in final_messages(self._plan, self._run))
+        step = self._outbox.to_all(self._present.nodes, self._final)
+        return step if self._awaiting else step + self._over()
 
     def _over(self) -> SessionStep:
         if self._state is State.OVER:
@@ -451,7 +450,7 @@ class Coordinator:
         step = SessionStep(events=tuple(Left(node, reason) for node in left))
         for node in left:
             if self._in_round(node):
-                step = _join(step, self._drop(node, now))
+                step += self._drop(node, now)
         return step
 
     def _drop(self, node: NodeId, now: float) -> SessionStep:
@@ -478,16 +477,5 @@ class Coordinator:
     def _tick(self, now: float) -> None:
         self._next_tick = now + min(1.0, self._plan.heartbeat)
 
-    def _final_messages(self, node: NodeId) -> list[tuple[NodeId, bytes]]:
-        return [self._sealed(node, message) for message in final_messages(self._plan, self._run)]
-
-    def _sealed(self, node: NodeId, message: Message) -> tuple[NodeId, bytes]:
-        run_id = NO_RUN if isinstance(message, Welcome) else self._run.run_id
-        return node, seal_envelope(message, self._signer, to=node, run_id=run_id)
-
     _wall_offset = 0.0
     _next_tick = 0.0
-
-
-def _join(first: SessionStep, second: SessionStep) -> SessionStep:
-    return SessionStep(first.send + second.send, first.events + second.events)

@@ -5,13 +5,16 @@ Counts, ids, sizes and phases only: no event carries a vector of one node.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secagg.steps import Lazy
 from secagg.types import NodeId
+from secagg.wire.envelope import Envelope
 from secagg.wire.messages import RoundOffer
 
 __all__ = [
@@ -250,8 +253,12 @@ SessionEvent: TypeAlias = (
 class SessionStep:
     """All a session has to say after one input.
 
-    The daemon handles `events` first, `Checkpoint` and `Remember` durably, and then sends.
+    The daemon handles `events` first, `Checkpoint` and `Remember` durably, and then sends. What is
+    to be sent may be made and sealed only as it is read (`secagg.steps.Lazy`).
     """
 
-    send: tuple[tuple[NodeId, bytes], ...] = ()
+    send: Sequence[tuple[NodeId, Envelope]] = ()
     events: tuple[SessionEvent, ...] = ()
+
+    def __add__(self, other: SessionStep) -> SessionStep:
+        return SessionStep(Lazy.chain(self.send, other.send), (*self.events, *other.events))

@@ -63,7 +63,8 @@ class RunPlan:
     dropout: float = DEFAULT_DROPOUT
     """Fraction of a cohort that may drop out of a round, which still ends with a sum."""
     collusion: float = DEFAULT_COLLUSION
-    """Fraction of a cohort that may side with a malicious coordinator and learn nothing."""
+    """Fraction of the roster's active nodes that may side with a malicious coordinator and learn
+    nothing (P-09)."""
     chunk_values: int = 65_536
     join_timeout: float = 20.0
     """Seconds to wait for absent nodes before a round starts without them."""
@@ -156,7 +157,8 @@ class NodePolicy:
     schemes: tuple[str, ...] = ("masking",)
     """Schemes this node takes part in."""
     collusion: float = DEFAULT_COLLUSION
-    """Fraction of a cohort that may collude with the coordinator: what the round must withstand."""
+    """Fraction of the roster's active nodes that may collude with the coordinator (P-09): what the
+    round must withstand."""
 
 
 def build_offer(
@@ -255,7 +257,7 @@ def check_offer(
         node_id: This node.
         policy: What this node agrees to.
         signing_key: Active node of the roster to Ed25519 key.
-        members: How many nodes the roster has; the coordinator chooses which of them it asks.
+        members: How many active nodes the roster has; the coordinator chooses which of them it asks.
 
     Raises:
         OfferRefused: with the rule that forbids it.

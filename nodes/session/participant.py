@@ -57,7 +57,7 @@ from secagg.types import (
     Signer,
 )
 from secagg.version import PROTOCOL_VERSION, VERSION
-from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
+from secagg.wire.envelope import NO_RUN, Envelope, open_envelope, seal_envelope
 from secagg.wire.messages import (
     Farewell,
     Heartbeat,
@@ -441,8 +441,8 @@ class Participant:
         hello = Hello(VERSION, PROTOCOL_VERSION, self._roster_version, now + self._wall_offset)
         return SessionStep(send=(self._sealed(hello),))
 
-    def _sealed(self, message: Message) -> tuple[NodeId, bytes]:
-        frame = seal_envelope(message, self._signer, to=self._coordinator, run_id=self._run_id)
-        return self._coordinator, frame
+    def _sealed(self, message: Message) -> tuple[NodeId, Envelope]:
+        envelope = seal_envelope(message, self._signer, to=self._coordinator, run_id=self._run_id)
+        return self._coordinator, envelope
 
     _wall_offset = 0.0

@@ -6,14 +6,18 @@ Layout, all integers little-endian::
     bytes 1-16     run id (zeros until the node knows it)
     byte 17        length of the sender's id, then the id
     next byte      length of the receiver's id, then the id
-    64 bytes       Ed25519 signature over the envelope tag and everything but the signature
+    64 bytes       Ed25519 signature over the envelope tag, the above and the message's SHA-256
     rest           the message
+
+A message for many peers is encoded and hashed once (`Body`), and its bytes are shared by all their
+envelopes until the transport joins the two parts.
 
 Source: specs/20-wire.md section 4.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,7 +29,15 @@ from secagg.version import PROTOCOL_VERSION
 from secagg.wire.codec import MAX_FRAME, decode, encode
 from secagg.wire.messages import Hello, Message, Probe, Welcome
 
-__all__ = ["MAX_ENVELOPE", "NO_RUN", "Opened", "open_envelope", "seal_envelope"]
+__all__ = [
+    "MAX_ENVELOPE",
+    "NO_RUN",
+    "Body",
+    "Envelope",
+    "Opened",
+    "open_envelope",
+    "seal_envelope",
+]
 
 NO_RUN: Final = bytes(16)
 _FIXED: Final = 1 + 16
@@ -41,11 +53,39 @@ class Opened:
     message: Message = field(repr=False)
 
 
-def seal_envelope(message: Message, signer: Signer, *, to: NodeId, run_id: bytes) -> bytes:
-    """Return the frame that carries `message` from `signer` to `to`."""
+class Body:
+    """An encoded message, to be sealed for one peer or for many."""
+
+    __slots__ = ("data", "digest")
+
+    def __init__(self, message: Message) -> None:
+        self.data = encode(message)
+        self.digest = hashlib.sha256(self.data).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A sealed message; `bytes()` of it is the frame."""
+
+    head: bytes = field(repr=False)
+    """Header and signature."""
+    body: bytes = field(repr=False)
+    """The encoded message, perhaps shared with other envelopes."""
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.body)
+
+    def __bytes__(self) -> bytes:
+        return self.head + self.body
+
+
+def seal_envelope(
+    message: Message | Body, signer: Signer, *, to: NodeId, run_id: bytes
+) -> Envelope:
+    """Return the envelope that carries `message` from `signer` to `to`."""
+    body = message if isinstance(message, Body) else Body(message)
     header = _header(run_id, signer.node_id, to)
-    body = encode(message)
-    return header + sign(signer, ENVELOPE, header, body) + body
+    return Envelope(header + sign(signer, ENVELOPE, header, body.digest), body.data)
 
 
 def open_envelope(
@@ -74,7 +114,7 @@ def open_envelope(
     if to != receiver:
         raise ReplayError(sender, "the envelope is for another receiver")
     signature, body = rest[:SIGNATURE_SIZE], rest[SIGNATURE_SIZE:]
-    verify(key, signature, ENVELOPE, header, body, signer=sender)
+    verify(key, signature, ENVELOPE, header, hashlib.sha256(body).digest(), signer=sender)
     message = decode(body, sender=sender)
     greeting = isinstance(message, Hello | Probe | Welcome)
     if run != run_id and not greeting:

@@ -9,6 +9,7 @@ import zmq
 from zmq.utils import z85
 
 from nodes.transport import CoordinatorSocket, NodeSocket
+from secagg.wire.envelope import Envelope
 
 WAIT = 5_000  # ms; reached only where something is broken
 
@@ -72,7 +73,7 @@ def test_a_listed_key_gets_in_under_the_name_of_the_roster(hall: Hall) -> None:
     try:
         says(node, b"I am somebody else")
         assert hall.hears() == [("node-7", b"I am somebody else")]
-        assert hall.socket.send("node-7", b"answer")
+        assert hall.socket.send("node-7", Envelope(b"ans", b"wer"))
         node.socket.poll(WAIT)
         assert node.receive() == [b"answer"]
     finally:
@@ -145,3 +146,24 @@ def test_a_refused_node_gets_in_once_the_roster_lists_it(hall: Hall) -> None:
         assert ("node-9", b"hello") in heard
     finally:
         node.close()
+
+
+def test_one_body_for_many_nodes_arrives_whole_at_each(hall: Hall) -> None:
+    nodes = {name: hall.enter(listed_as=name) for name in ("node-1", "node-2", "node-3")}
+    body = bytes(range(256)) * 1024
+    try:
+        for node in nodes.values():
+            says(node, b"here")
+        heard: list[tuple[str, bytes]] = []
+        while len(heard) < len(nodes):
+            assert hall.socket.socket.poll(WAIT)
+            heard += hall.socket.receive()
+        for name in nodes:
+            assert hall.socket.send(name, Envelope(name.encode(), body))
+        for name, node in nodes.items():
+            assert node.socket.poll(WAIT)
+            assert node.receive() == [name.encode() + body]
+    finally:
+        for node in nodes.values():
+            node.close()
+    assert hall.socket.traffic.sent == dict.fromkeys(nodes, len(body) + len("node-1"))

@@ -27,7 +27,7 @@ from nodes.store import hold_state, load_memory, save_memory
 from nodes.telemetry import Record
 from nodes.transport import NodeSocket
 from secagg.errors import ConfigError
-from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
+from secagg.wire.envelope import NO_RUN, open_envelope
 from secagg.wire.messages import (
     KeyAdvert,
     Message,
@@ -38,6 +38,7 @@ from secagg.wire.messages import (
 )
 from tests.support.answers import LINE, NODE, RUN, run_on, stop_before_answer
 from tests.support.federation import REPO, Federation
+from tests.support.frames import sealed
 from tests.support.run import Run, make_plan, make_state, message_of
 
 # --- copies of a node ----------------------------------------------------------------------------
@@ -209,7 +210,7 @@ class Daemon:
         return msgspec.structs.replace(offer, **changes)
 
     def take(self, message: Message, run_id: bytes = RUN) -> None:
-        frame = seal_envelope(message, self._hub, to="site-0", run_id=run_id)
+        frame = sealed(message, self._hub, to="site-0", run_id=run_id)
         self.act(self.session.receive(frame, 0.0))
 
     def act(self, step: SessionStep) -> None:
@@ -269,7 +270,7 @@ def test_a_rounds_id_is_forced_to_the_disk_before_the_first_message_of_that_roun
         assert (daemon.state / MEMORY).stat().st_ino in forced
         params = make_state().params
         request = daemon.session.receive(
-            seal_envelope(ModelChunk(2, 0, params.tobytes()), daemon._hub, to="site-0", run_id=RUN),
+            sealed(ModelChunk(2, 0, params.tobytes()), daemon._hub, to="site-0", run_id=RUN),
             0.0,
         )
         assert [type(event) for event in request.events] == [TrainRequested]

@@ -5,6 +5,7 @@ from typing import Any
 from nodes.node_daemon import NodeDaemon
 from nodes.session.events import SessionStep
 from nodes.session.participant import State
+from secagg.wire.envelope import Envelope
 
 
 class Overdue:
@@ -23,11 +24,11 @@ class Overdue:
     def receive(self, frame: bytes, now: float) -> SessionStep:
         self.calls.append("receive")
         self.state = State.FINISHED
-        return SessionStep(send=(("hub", b"farewell"),))
+        return SessionStep(send=(("hub", Envelope(b"fare", b"well")),))
 
     def on_timeout(self, now: float) -> SessionStep:
         self.calls.append("on_timeout")
-        return SessionStep(send=(("hub", b"heartbeat"),))
+        return SessionStep(send=(("hub", Envelope(b"heart", b"beat")),))
 
 
 class Wire:

@@ -29,7 +29,7 @@ from nodes.session.events import (
 from nodes.session.offer import NodePolicy, build_offer
 from nodes.session.participant import State as NodeState
 from secagg.types import RefusalReason
-from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
+from secagg.wire.envelope import NO_RUN, open_envelope
 from secagg.wire.messages import (
     KeyAdvert,
     Probe,
@@ -38,6 +38,7 @@ from secagg.wire.messages import (
     Welcome,
 )
 from tests.support.fleet import COORDINATOR
+from tests.support.frames import sealed
 from tests.support.run import DIM, Run, constant_update, make_plan, make_state, message_of
 
 RUN_ID = b"R" * 16
@@ -251,7 +252,7 @@ def test_a_detour_through_another_run_does_not_reopen_a_round() -> None:
     node, hub = run.participants["node-0"], run.signers[COORDINATOR]
     for run_id in (b"B" * 16, RUN_ID):
         welcome = Welcome(run_id, "0", 1, 0.0, 2.0, 0, 1)
-        node.receive(seal_envelope(welcome, hub, to="node-0", run_id=NO_RUN), 1.0)
+        node.receive(sealed(welcome, hub, to="node-0", run_id=NO_RUN), 1.0)
     (event,) = node.receive(offers[0], 1.0).events
     assert isinstance(event, PeerRejected)
     assert "was offered before" in event.reason
@@ -263,7 +264,7 @@ def test_nothing_but_a_welcome_is_taken_before_the_welcome() -> None:
     run.boot()
     node, hub = run.participants["node-0"], run.signers[COORDINATOR]
     offer = build_offer(make_plan(), make_state(), ("node-0", "node-1", "node-2"), 1)
-    (event,) = node.receive(seal_envelope(offer, hub, to="node-0", run_id=NO_RUN), 0.0).events
+    (event,) = node.receive(sealed(offer, hub, to="node-0", run_id=NO_RUN), 0.0).events
     assert isinstance(event, PeerRejected)
     assert "before a welcome" in event.reason
     assert node.state is NodeState.HELLO
@@ -275,10 +276,10 @@ def test_the_coordinator_cannot_be_in_its_own_cohort() -> None:
     run.boot()
     node, hub = run.participants["node-0"], run.signers[COORDINATOR]
     welcome = Welcome(RUN_ID, "0", 1, 0.0, 2.0, 0, 1)
-    node.receive(seal_envelope(welcome, hub, to="node-0", run_id=NO_RUN), 0.0)
+    node.receive(sealed(welcome, hub, to="node-0", run_id=NO_RUN), 0.0)
     cohort = (COORDINATOR, "node-0", "node-1", "node-2")
     offer = build_offer(make_plan(), make_state(), cohort, 1)
-    step = node.receive(seal_envelope(offer, hub, to="node-0", run_id=RUN_ID), 0.0)
+    step = node.receive(sealed(offer, hub, to="node-0", run_id=RUN_ID), 0.0)
     rejected = [event for event in step.events if isinstance(event, OfferRejected)]
     assert [event.reason for event in rejected] == ["unknown_member"]
 
@@ -286,12 +287,12 @@ def test_the_coordinator_cannot_be_in_its_own_cohort() -> None:
 def test_a_probe_is_answered_but_not_counted_in() -> None:
     run = Run(n=3)
     run.take(COORDINATOR, run.coordinator.start(0.0, 0.0))
-    probe = seal_envelope(Probe("0.1", 1), run.signers["node-0"], to=COORDINATOR, run_id=NO_RUN)
+    probe = sealed(Probe("0.1", 1), run.signers["node-0"], to=COORDINATOR, run_id=NO_RUN)
     step = run.coordinator.receive("node-0", probe, 0.0)
     assert step.events == ()
-    ((to, frame),) = step.send
+    ((to, envelope),) = step.send
     answer = open_envelope(
-        frame, sender=COORDINATOR, key=run.keys[COORDINATOR], receiver=to, run_id=NO_RUN
+        bytes(envelope), sender=COORDINATOR, key=run.keys[COORDINATOR], receiver=to, run_id=NO_RUN
     )
     assert isinstance(answer.message, Welcome)
     assert not run.of(Joined)

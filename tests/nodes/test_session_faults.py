@@ -20,7 +20,7 @@ from nodes.session.events import (
 from nodes.session.journal import MemoryJournal
 from nodes.session.participant import State as NodeState
 from secagg.errors import ConfigError
-from secagg.wire.envelope import NO_RUN, seal_envelope
+from secagg.wire.envelope import NO_RUN
 from secagg.wire.messages import (
     Heartbeat,
     Hello,
@@ -37,6 +37,7 @@ from secagg.wire.messages import (
 )
 from tests.support.answers import NODE, stop_before_answer
 from tests.support.fleet import COORDINATOR
+from tests.support.frames import sealed
 from tests.support.run import Run, make_plan, make_state, message_of
 
 RUN_ID = b"R" * 16
@@ -174,12 +175,12 @@ def test_messages_of_the_wrong_peer_or_state_change_nothing() -> None:
     signer = run.signers["node-0"]
 
     def to_coordinator(message: Message, run_id: bytes = RUN_ID) -> str:
-        frame = seal_envelope(message, signer, to=COORDINATOR, run_id=run_id)
+        frame = sealed(message, signer, to=COORDINATOR, run_id=run_id)
         (event,) = run.coordinator.receive("node-0", frame, 0.0).events
         assert isinstance(event, PeerRejected)
         return event.reason
 
-    frame = seal_envelope(Heartbeat(0, "idle"), signer, to=COORDINATOR, run_id=RUN_ID)
+    frame = sealed(Heartbeat(0, "idle"), signer, to=COORDINATOR, run_id=RUN_ID)
     (event,) = run.coordinator.receive("node-1", frame, 0.0).events
     assert isinstance(event, PeerRejected)
     assert "another sender" in event.reason
@@ -190,9 +191,9 @@ def test_messages_of_the_wrong_peer_or_state_change_nothing() -> None:
     node = run.participants["node-0"]
     chunk = ModelChunk(99, 0, b"1234")
     hub = run.signers[COORDINATOR]
-    step = node.receive(seal_envelope(chunk, hub, to="node-0", run_id=RUN_ID), run.now)
+    step = node.receive(sealed(chunk, hub, to="node-0", run_id=RUN_ID), run.now)
     assert isinstance(step.events[0], PeerRejected)
-    mine = seal_envelope(Heartbeat(0, "x"), run.signers["node-1"], to="node-0", run_id=RUN_ID)
+    mine = sealed(Heartbeat(0, "x"), run.signers["node-1"], to="node-0", run_id=RUN_ID)
     assert isinstance(node.receive(mine, run.now).events[0], PeerRejected)
 
 
@@ -202,7 +203,7 @@ def test_garbage_from_anybody_is_reported_and_changes_nothing() -> None:
     run = Run(n=3)
     run.boot()
     run.take(COORDINATOR, run.coordinator.start(0.0, 0.0))
-    good = seal_envelope(Heartbeat(0, "idle"), run.signers["node-0"], to=COORDINATOR, run_id=RUN_ID)
+    good = sealed(Heartbeat(0, "idle"), run.signers["node-0"], to=COORDINATOR, run_id=RUN_ID)
     for size in range(300):
         noise = bytearray(good)
         noise[int(rng.integers(len(good)))] ^= 1 << int(rng.integers(8))
@@ -263,7 +264,7 @@ def test_nodes_of_an_earlier_run_are_taken_into_a_fresh_one() -> None:
         run.boot(name)
         node, hub = run.participants[name], run.signers[COORDINATOR]
         welcome = Welcome(b"OLD RUN OLD RUN!", "0", 1, 0.0, 2.0, 0, 1)
-        node.receive(seal_envelope(welcome, hub, to=name, run_id=NO_RUN), 0.0)
+        node.receive(sealed(welcome, hub, to=name, run_id=NO_RUN), 0.0)
     run.queue.clear()
     run.coordinator = run.make_coordinator(make_state(run_id=b"NEW RUN NEW RUN!"))
     run.take(COORDINATOR, run.coordinator.start(0.0, 0.0))
@@ -307,7 +308,7 @@ def test_a_hello_does_not_clear_what_a_node_has_missed() -> None:
     for _ in range(300):
         run.play(5.0)
         hello = Hello("0", 1, 1, run.now)
-        frame = seal_envelope(hello, run.signers["node-0"], to=COORDINATOR, run_id=NO_RUN)
+        frame = sealed(hello, run.signers["node-0"], to=COORDINATOR, run_id=NO_RUN)
         run.take(COORDINATOR, run.coordinator.receive("node-0", frame, run.now))
         if run.coordinator.state is State.OVER:
             break
@@ -333,7 +334,7 @@ def test_a_storm_of_hellos_is_answered_once_a_second() -> None:
     run = Run(n=3)
     run.take(COORDINATOR, run.coordinator.start(0.0, 0.0))
     hello = Hello("0", 1, 0, 0.0)
-    frame = seal_envelope(hello, run.signers["node-0"], to=COORDINATOR, run_id=NO_RUN)
+    frame = sealed(hello, run.signers["node-0"], to=COORDINATOR, run_id=NO_RUN)
     answers = [len(run.coordinator.receive("node-0", frame, 0.01 * k).send) for k in range(100)]
     assert answers[0] == 2  # the welcome and the newer roster
     assert sum(answers[1:]) == 0
@@ -421,7 +422,7 @@ def test_a_node_that_got_a_bad_model_says_so_by_its_heartbeat() -> None:
             return [frame]
         if run.of(RoundDone):
             return [frame]
-        return [seal_envelope(ModelChunk(1, 0, bytes(4)), hub, to=to, run_id=RUN_ID)]
+        return [sealed(ModelChunk(1, 0, bytes(4)), hub, to=to, run_id=RUN_ID)]
 
     run.deliver = spoil
     run.boot()

@@ -31,7 +31,8 @@ class FaultyNode(NodeDaemon):
 
     def _act(self, step: SessionStep, socket: NodeSocket) -> None:
         kept = []
-        for to, frame in step.send:
+        for to, envelope in step.send:
+            frame = bytes(envelope)
             message = open_envelope(
                 frame,
                 sender=self._members.identity.node_id,
@@ -43,7 +44,7 @@ class FaultyNode(NodeDaemon):
             if name == self.fault.die_before and message.round_id == self.fault.round:  # type: ignore[union-attr]
                 die()
             if not self.fault.mute or isinstance(message, Hello | Heartbeat):
-                kept.append((to, frame))
+                kept.append((to, envelope))
         super()._act(SessionStep(tuple(kept), step.events), socket)
 
     def _begin_training(self, request: TrainRequested, socket: NodeSocket) -> None:

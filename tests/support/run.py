@@ -131,8 +131,8 @@ class Run:
             self.events.append((source, event))
             if isinstance(event, Remember):
                 self.disk[source] = event.state
-        for to, frame in step.send:
-            for copy in self.deliver(source, to, frame):
+        for to, envelope in step.send:
+            for copy in self.deliver(source, to, bytes(envelope)):
                 self.queue.append((source, to, copy))
         for event in step.events:
             if isinstance(event, TrainRequested) and source not in self.down:

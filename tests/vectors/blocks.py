@@ -264,7 +264,7 @@ def _envelopes() -> list[dict[str, Any]]:
     beat, hello = Heartbeat(7, "training"), Hello("0.1.0", 1, 3, 1.5)
 
     def sealed(message: Message, run_id: bytes = run, to: str = "coordinator") -> bytes:
-        return seal_envelope(message, signer, to=to, run_id=run_id)
+        return bytes(seal_envelope(message, signer, to=to, run_id=run_id))
 
     good = sealed(beat)
     frames: Mapping[str, bytes] = {
@@ -285,7 +285,7 @@ def _envelopes() -> list[dict[str, Any]]:
 
 def _signed_empty(signer: TestIdentity, run: bytes) -> bytes:
     header = bytes([1]) + run + b"\x06node-a\x0bcoordinator"
-    return header + signer.sign(tags.ENVELOPE + kdf.frame(header, b""))
+    return header + signer.sign(tags.ENVELOPE + kdf.frame(header, hashlib.sha256(b"").digest()))
 
 
 def _opened(frame: bytes, common: Mapping[str, str]) -> dict[str, Any]:

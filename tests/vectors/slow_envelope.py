@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from tests.vectors import slow_parts as parts
 from tests.vectors import slow_wire as wire
 from tests.vectors.slow import Refused
@@ -21,7 +23,7 @@ def seal_envelope(
 ) -> bytes:
     """Return the frame that carries the message `body`."""
     header = _header(run_id, sender, receiver)
-    return header + parts.sign(identity, "envelope", header, body) + body
+    return header + parts.sign(identity, "envelope", header, hashlib.sha256(body).digest()) + body
 
 
 def open_envelope(frame: bytes, *, sender: str, key: bytes, receiver: str, run_id: bytes) -> bytes:
@@ -41,7 +43,7 @@ def open_envelope(frame: bytes, *, sender: str, key: bytes, receiver: str, run_i
         raise Refused("decode", sender)
     if names[1] != receiver:
         raise Refused("replay", sender)
-    if not parts.holds(key, signature, "envelope", header, body):
+    if not parts.holds(key, signature, "envelope", header, hashlib.sha256(body).digest()):
         raise Refused("authentication", sender)
     try:
         kind, *_ = wire.decode(body)

@@ -267,7 +267,7 @@ def test_envelopes(case: Case) -> None:
     assert encode(opened.message) == slow_envelope.open_envelope(frame, **checks) == body
     run, identity = frame[1:17], bytes.fromhex(case["identity"])
     signer = TestIdentity(case["sender"], identity)
-    assert seal_envelope(opened.message, signer, to=case["receiver"], run_id=run) == frame
+    assert bytes(seal_envelope(opened.message, signer, to=case["receiver"], run_id=run)) == frame
     assert slow_envelope.seal_envelope(body, identity=identity, run_id=run, **names) == frame
 
 

@@ -12,9 +12,9 @@ import pytest
 from secagg.schemes import SCHEMES
 from secagg.types import NodeId, RoundSetup
 from secagg.wire.codec import encode
-from secagg.wire.envelope import seal_envelope
 from secagg.wire.messages import MaskedChunk, Message
 from tests.support.fleet import COORDINATOR, Fleet, TestSigner, make_setup
+from tests.support.frames import sealed
 
 SPEC = Path(__file__).parents[3] / "specs" / "30-masking.md"
 ROW = re.compile(r"^\| (\d+) \| ([\d ]+) \| ([\d ]+) \| ([\d ]+) \| ([\d ]+) \|$", re.MULTILINE)
@@ -66,7 +66,7 @@ def test_ten_nodes_send_little_more_than_their_vectors() -> None:
 
     def count(sender: str, receiver: str, message: Message) -> list[Message]:
         if sender != COORDINATOR:
-            frame = seal_envelope(message, TestSigner(sender), to=receiver, run_id=setup.run_id)
+            frame = sealed(message, TestSigner(sender), to=receiver, run_id=setup.run_id)
             sent[sender] += len(frame)
         return [message]
 

@@ -1,5 +1,7 @@
 """The signed wrapper: every bit counts, and so do sender, receiver and run."""
 
+import hashlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ MESSAGE = Heartbeat(7, "idle")
 
 
 def seal(message: Message = MESSAGE, *, to: str = "coordinator", run_id: bytes = RUN) -> bytes:
-    return seal_envelope(message, NODE, to=to, run_id=run_id)
+    return bytes(seal_envelope(message, NODE, to=to, run_id=run_id))
 
 
 def opened(frame: bytes, **changes: object) -> Opened:
@@ -55,9 +57,10 @@ def test_what_is_sealed_opens(message: Message) -> None:
 def test_the_layout_is_the_documented_one() -> None:
     frame, body = seal(), encode(MESSAGE)
     header = b"\x01" + RUN + b"\x06node-1" + b"\x0bcoordinator"
+    digest = hashlib.sha256(body).digest()
     assert frame[: len(header)] == header
     assert frame[len(header) + 64 :] == body
-    assert frame[len(header) : len(header) + 64] == sign(NODE, ENVELOPE, header, body)
+    assert frame[len(header) : len(header) + 64] == sign(NODE, ENVELOPE, header, digest)
 
 
 @pytest.mark.req("T-02")
@@ -81,7 +84,7 @@ def test_a_signature_of_another_key_or_purpose_does_not_hold() -> None:
     body = encode(MESSAGE)
     header = seal()[: -len(body) - 64]
     with pytest.raises(AuthenticationError):
-        opened(header + sign(NODE, KEY_ADVERT, header, body) + body)
+        opened(header + sign(NODE, KEY_ADVERT, header, hashlib.sha256(body).digest()) + body)
 
 
 @pytest.mark.req("W-06")
