@@ -18,6 +18,7 @@ from nodes.loop import Waiter, clock, wall_clock
 from nodes.mask_workers import MaskWorkers
 from nodes.session.coordinator import Coordinator, ServerStep, State
 from nodes.session.events import Checkpoint, RunOver, RunState, SessionStep
+from nodes.spool import FileSpool
 from nodes.store import hold_state, load_run, save_run
 from nodes.telemetry import Emit, record_of
 from nodes.transport import CoordinatorSocket
@@ -114,9 +115,12 @@ class CoordinatorDaemon:
                     self._members.identity,
                     roster=self._view,
                     server_step=server_step(self._config.server_config()),
-                    schemes=schemes(workers.apply),
+                    schemes=schemes(apply=workers.apply, spool=self._spool),
                 )
                 self._run()
+
+    def _spool(self) -> FileSpool:
+        return FileSpool(self._checkpoint.parent)
 
     def _check_stored(self, stored: RunState) -> None:
         """Refuse a checkpoint whose arrays do not fit the configured model and optimiser."""
@@ -188,7 +192,7 @@ class CoordinatorDaemon:
             if record is not None:
                 sent, received = socket.traffic.totals
                 self._emit({**record, **self._measures(event, sent, received)})
-        lost = {node for node, frame in step.send if not socket.send(node, frame)}
+        lost = {node for node, envelope in step.send if not socket.send(node, envelope)}
         if lost:
             self._act(self._session.unreachable(sorted(lost), clock()), socket)
 

@@ -9,6 +9,7 @@ from secagg.insecure_plain import InsecurePlainScheme
 from secagg.masking.client import MaskingClient
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.masks import Apply, apply_masks
+from secagg.masking.relay import MakeSpool, MemorySpool
 from secagg.roles import Scheme
 from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
 
@@ -20,13 +21,14 @@ class MaskingScheme:
 
     Args:
         apply: How the coordinator removes masks; daemons pass one that uses several cores.
+        spool: Where the coordinator keeps what nodes give for each other.
     """
 
     name = "masking"
     private = True
 
-    def __init__(self, *, apply: Apply = apply_masks) -> None:
-        self._apply = apply
+    def __init__(self, *, apply: Apply = apply_masks, spool: MakeSpool = MemorySpool) -> None:
+        self._apply, self._spool = apply, spool
 
     def client(
         self,
@@ -42,12 +44,13 @@ class MaskingScheme:
 
     def coordinator(self, setup: RoundSetup) -> MaskingCoordinator:
         """Return the coordinator's role."""
-        return MaskingCoordinator(setup, apply=self._apply)
+        return MaskingCoordinator(setup, apply=self._apply, spool=self._spool)
 
 
-def schemes(apply: Apply = apply_masks) -> dict[str, Scheme]:
-    """Return every scheme by name; `apply` is how masking removes masks."""
-    return {scheme.name: scheme for scheme in (MaskingScheme(apply=apply), InsecurePlainScheme())}
+def schemes(*, apply: Apply = apply_masks, spool: MakeSpool = MemorySpool) -> dict[str, Scheme]:
+    """Return every scheme by name, with the means that masking's coordinator is to use."""
+    masking = MaskingScheme(apply=apply, spool=spool)
+    return {scheme.name: scheme for scheme in (masking, InsecurePlainScheme())}
 
 
 SCHEMES: Final[dict[str, Scheme]] = schemes()

@@ -12,7 +12,8 @@ folded into one running sum and not kept. Source: specs/30-masking.md section 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -23,10 +24,13 @@ from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtoco
 from secagg.masking import adverts, views
 from secagg.masking.graph import build_graph
 from secagg.masking.masks import Apply, apply_masks
-from secagg.masking.recovery import Recovery, Transcript
+from secagg.masking.recovery import Recovery
+from secagg.masking.relay import MakeSpool, MemorySpool, Relay
+from secagg.masking.transcript import Transcript
 from secagg.masking.uploads import BadUpload, Uploads
 from secagg.steps import (
     Event,
+    Lazy,
     Outgoing,
     PeerBlamed,
     PeersMissed,
@@ -44,7 +48,6 @@ from secagg.wire.messages import (
     KeyAdvert,
     MaskedChunk,
     Message,
-    PairCapsule,
     PeerEncapsulations,
     PeerKeys,
     PeerShares,
@@ -84,9 +87,16 @@ class MaskingCoordinator:
     Args:
         setup: The offer.
         apply: Adds masks to a vector; daemons pass one that uses several cores.
+        spool: Where to keep what nodes give for each other; daemons pass a file's.
     """
 
-    def __init__(self, setup: RoundSetup, *, apply: Apply = apply_masks) -> None:
+    def __init__(
+        self,
+        setup: RoundSetup,
+        *,
+        apply: Apply = apply_masks,
+        spool: MakeSpool = MemorySpool,
+    ) -> None:
         self._setup, self._apply = setup, apply
         self._phase = Phase.NEW
         self._waiting: set[NodeId] = set()  # still owe this phase's message
@@ -97,8 +107,7 @@ class MaskingCoordinator:
         self._tossed: tuple[adverts.Entry, ...] = ()  # adverts that the coins are for
         self._coins: dict[NodeId, bytes] = {}
         self._graph_seed = b""
-        self._capsules: dict[NodeId, dict[NodeId, PairCapsule]] = {}  # receiver -> sender
-        self._boxes: dict[NodeId, dict[NodeId, bytes]] = {}  # receiver -> sender -> sealed shares
+        self._capsules, self._boxes = Relay(spool()), Relay(spool())
         self._sharers_digest = self._view = b""
         self._sharers_signatures: dict[NodeId, bytes] = {}
         self._uploads = Uploads(setup)
@@ -171,13 +180,12 @@ class MaskingCoordinator:
         return True
 
     def _on_encapsulations(self, sender: NodeId, message: Encapsulations) -> bool:
-        receivers = [receiver for receiver, _, _ in message.capsules]
-        if receivers != sorted(self._seen.graph.successors(sender)):  # M-26
+        ahead = self._seen.graph.ahead(sender)
+        given = {to: (capsule, confirmation) for to, capsule, confirmation in message.capsules}
+        if [to for to, _, _ in message.capsules] != sorted(ahead):  # M-26
             raise _Fault("its capsules are not for exactly its successors")
-        for receiver, capsule, confirmation in message.capsules:
-            relayed = (sender, capsule, confirmation)
-            self._capsules.setdefault(receiver, {})[sender] = relayed
-            self._seen.confirmations[sender, receiver] = confirmation
+        self._capsules.put(sender, [given[to][0] for to in ahead])
+        self._seen.confirmations[sender] = b"".join(given[to][1] for to in ahead)
         return True
 
     def _on_shares(self, sender: NodeId, message: SealedShares) -> bool:
@@ -185,8 +193,8 @@ class MaskingCoordinator:
         due = sorted(self._seen.graph.neighbours(sender) & self._seen.agreed)
         if receivers != due:
             raise _Fault("its shares are not for exactly its neighbours")
-        for receiver, box in message.boxes:
-            self._boxes.setdefault(receiver, {})[sender] = box
+        given = dict(message.boxes)
+        self._boxes.put(sender, [given.get(to, b"") for to in self._seen.graph.around(sender)])
         self._seen.backups[sender] = message.backup
         return True
 
@@ -217,7 +225,7 @@ class MaskingCoordinator:
 
     def _advance(self, now: float, *events: Event) -> Step:
         """Let the next nodes upload, and close the phase if nobody is waited for any more."""
-        send = self._turns(now) if self._phase is Phase.INPUT else ()
+        send: Sequence[Outgoing] = self._turns(now) if self._phase is Phase.INPUT else ()
         if self._waiting or self._phase in (Phase.NEW, Phase.OVER):
             return Step(send, events, self._deadline, done=self._phase is Phase.OVER)
         reason, close = self._CLOSES[self._phase]
@@ -228,7 +236,8 @@ class MaskingCoordinator:
         if self._waiting or closed.done:
             return Step(closed.send, events, closed.deadline, closed.done)
         after = self._advance(now)  # all that the new phase would wait for are gone
-        return Step(closed.send + after.send, (*events, *after.events), after.deadline, after.done)
+        send = Lazy.chain(closed.send, after.send)
+        return Step(send, (*events, *after.events), after.deadline, after.done)
 
     @property
     def _needed(self) -> int:
@@ -254,8 +263,7 @@ class MaskingCoordinator:
         )
         self._coins.clear()
         message = AdvertList(self._setup.round_id, self._attempt, self._tossed)
-        send = [Outgoing(node, message) for node in nodes]
-        return self._enter_next(Phase.COINS, nodes, now, send)
+        return self._enter_next(Phase.COINS, nodes, now, lambda _: message)
 
     def _close_coins(self, now: float) -> Step:
         nodes = [node for node, _, _ in self._tossed]
@@ -273,39 +281,47 @@ class MaskingCoordinator:
         digests = tuple((node, adverts.advert_digest(seen.adverts[node])) for node in nodes)
         self._graph_seed = adverts.graph_seed(setup.offer_hash, digests, coins)
         seen.graph = build_graph(nodes, degree=setup.neighbours, seed=self._graph_seed)
-        send = []
-        for node in nodes:
+
+        def peer_keys(node: NodeId) -> PeerKeys:
             peers = tuple(seen.adverts[peer] for peer in sorted(seen.graph.neighbours(node)))
-            send.append(Outgoing(node, PeerKeys(setup.round_id, digests, coins, peers)))
-        return self._enter_next(Phase.AGREEMENT, nodes, now, send)
+            return PeerKeys(setup.round_id, digests, coins, peers)
+
+        return self._enter_next(Phase.AGREEMENT, nodes, now, peer_keys)
 
     def _close_agreement(self, now: float) -> Step:
-        agreed = tuple(sorted(self._answered))
-        self._seen.agreed = frozenset(agreed)
-        if not self._seen.graph.has_holders(agreed, self._setup.threshold):  # M-02
+        agreed, seen, capsules = tuple(sorted(self._answered)), self._seen, self._capsules
+        seen.agreed = frozenset(agreed)
+        if not seen.graph.has_holders(agreed, self._setup.threshold):  # M-02
             return self._fail(AbortReason.GRAPH_TOO_THIN)
-        send = []
-        for node in agreed:
-            capsules = tuple(sorted(self._capsules.get(node, {}).values()))
-            message = PeerEncapsulations(self._setup.round_id, agreed, capsules)
-            send.append(Outgoing(node, message))
-        self._capsules.clear()
-        return self._enter_next(Phase.SHARES, agreed, now, send)
+
+        def peer_encapsulations(node: NodeId) -> PeerEncapsulations:
+            senders = sorted(seen.graph.predecessors(node) & seen.agreed)
+            slots = ((sender, seen.graph.slot(sender, node)) for sender in senders)
+            given = tuple(
+                (p, capsules.get(p, slot), seen.confirmation(p, node)) for p, slot in slots
+            )
+            return PeerEncapsulations(self._setup.round_id, agreed, given)
+
+        return self._enter_next(Phase.SHARES, agreed, now, peer_encapsulations)
 
     def _close_shares(self, now: float) -> Step:
         sharers = self._seen.sharers = tuple(sorted(self._answered))
         if not self._seen.graph.has_holders(sharers, self._setup.threshold):  # M-09
             return self._fail(AbortReason.GRAPH_TOO_THIN)
         self._sharers_digest = views.sharers_digest(self._graph_seed, sharers)
-        among, send = self._answered, []
-        for node in sharers:
-            received = sorted(self._boxes.get(node, {}).items())
-            boxes = tuple((sender, box) for sender, box in received if sender in among)
-            send.append(Outgoing(node, PeerShares(self._setup.round_id, sharers, boxes)))
-        self._boxes.clear()
+        among, graph, boxes = self._answered, self._seen.graph, self._boxes
+
+        def peer_shares(node: NodeId) -> PeerShares:
+            dealers = sorted(graph.neighbours(node) & among)
+            given = tuple(
+                (dealer, boxes.get(dealer, graph.slot(dealer, node))) for dealer in dealers
+            )
+            return PeerShares(self._setup.round_id, sharers, given)
+
         entered = self._enter(Phase.INPUT, sharers, None)
         self._uploads.expect(node for node in sharers if node in self._waiting)
-        return Step((*send, *self._turns(now)), entered.events, self._deadline)
+        send = Lazy.chain(_to_each(sharers, peer_shares), self._turns(now))
+        return Step(send, entered.events, self._deadline)
 
     def _turns(self, now: float) -> tuple[Outgoing, ...]:
         granted = self._uploads.grant(now)
@@ -318,22 +334,20 @@ class MaskingCoordinator:
         if not seen.graph.is_whole(seen.survivors, self._setup.threshold):  # M-25
             return self._fail(AbortReason.GRAPH_TOO_THIN)
         self._view = views.view_digest(self._sharers_digest, seen.survivors)
-        survivors, send = set(seen.survivors), []
-        for node in seen.survivors:
-            owners = sorted(seen.graph.neighbours(node) & survivors)
+        among, names = frozenset(seen.survivors), seen.survivors
+
+        def survivors(node: NodeId) -> Survivors:
+            owners = sorted(seen.graph.neighbours(node) & among)
             signatures = tuple((owner, self._sharers_signatures[owner]) for owner in owners)
-            message = Survivors(self._setup.round_id, seen.survivors, signatures)
-            send.append(Outgoing(node, message))
-        return self._enter_next(Phase.SIGNATURES, seen.survivors, now, send)
+            return Survivors(self._setup.round_id, names, signatures)
+
+        return self._enter_next(Phase.SIGNATURES, names, now, survivors)
 
     def _close_signatures(self, now: float) -> Step:
         self._recovery = Recovery(self._setup, self._seen, self._apply)
         enough = sorted(self._signatures.items())[: self._setup.cosigners]
         message = UnmaskRequest(self._setup.round_id, tuple(enough))
-        signers = sorted(self._signatures)
-        return self._enter_next(
-            Phase.UNMASK, signers, now, [Outgoing(node, message) for node in signers]
-        )
+        return self._enter_next(Phase.UNMASK, sorted(self._signatures), now, lambda _: message)
 
     def _close_unmask(self, now: float) -> Step:
         del now
@@ -355,10 +369,10 @@ class MaskingCoordinator:
         phase: Phase,
         nodes: tuple[NodeId, ...] | list[NodeId],
         now: float,
-        send: list[Outgoing],
+        message: Callable[[NodeId], RoundMessage],
     ) -> Step:
         step = self._enter(phase, nodes, now + self._setup.phase_timeout)
-        return Step(tuple(send), step.events, step.deadline)
+        return Step(_to_each(nodes, message), step.events, step.deadline)
 
     def _enter(
         self, phase: Phase, nodes: tuple[NodeId, ...] | list[NodeId], deadline: float | None
@@ -396,3 +410,12 @@ class MaskingCoordinator:
         Phase.SIGNATURES: (AbortReason.TOO_FEW_SIGNATURES, _close_signatures),
         Phase.UNMASK: (AbortReason.TOO_FEW_UNMASK_ANSWERS, _close_unmask),
     }
+
+
+def _to_each(nodes: Iterable[NodeId], message: Callable[[NodeId], RoundMessage]) -> Lazy[Outgoing]:
+    """Return each node's message, made when it is sent."""
+    return Lazy(functools.partial(_outgoing, node, message) for node in nodes)
+
+
+def _outgoing(node: NodeId, message: Callable[[NodeId], RoundMessage]) -> Outgoing:
+    return Outgoing(node, message(node))

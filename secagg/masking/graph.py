@@ -60,6 +60,23 @@ class Graph:
         steps = (*range(-self.half, 0), *range(1, self.half + 1))
         return frozenset(self._at(node, steps))
 
+    def ahead(self, node: NodeId) -> tuple[NodeId, ...]:
+        """Return the successors of `node` in the order of their slots, from 0 on."""
+        return tuple(self._at(node, self._ahead(node)))
+
+    def around(self, node: NodeId) -> tuple[NodeId, ...]:
+        """Return the neighbours of `node` in the order of their slots, its successors first."""
+        n, half = len(self.circle), self.half
+        steps = (*range(1, half + 1), *range(n - half, n)) if half else range(1, n)
+        return tuple(self._at(node, steps))
+
+    def slot(self, node: NodeId, neighbour: NodeId) -> int:
+        """Return the place of `neighbour` in `around(node)`."""
+        distance = (self._of(neighbour) - self._of(node)) % len(self.circle)
+        if not self.half or distance <= self.half:
+            return distance - 1
+        return 2 * self.half - (len(self.circle) - distance)
+
     def is_whole(self, survivors: Collection[NodeId], threshold: int) -> bool:
         """Tell whether `survivors` leave every window of k/2 consecutive places its quota (M-25).
 

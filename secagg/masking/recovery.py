@@ -16,20 +16,19 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from secagg.errors import AuthenticationError
 from secagg.masking import adverts, pairs
 from secagg.masking.blame import Blame
-from secagg.masking.graph import Graph
 from secagg.masking.masks import Apply, Mask, pair_mask, self_mask
+from secagg.masking.transcript import Shares, Transcript
 from secagg.primitives import shamir
 from secagg.steps import PeerBlamed
 from secagg.types import NodeId, RingVector, RoundSetup
-from secagg.wire.messages import KeyAdvert, UnmaskAnswer
+from secagg.wire.messages import UnmaskAnswer
 
-__all__ = ["Recovery", "Transcript"]
+__all__ = ["Recovery"]
 
 _MAX_WORK: Final = 200_000_000
 """Multiplications modulo the prime, roughly, for finding wrong shares in one round: at most some
@@ -37,20 +36,6 @@ _MAX_WORK: Final = 200_000_000
 _MAX_SEARCH: Final = 20_000_000
 """How much of that may go to leaving out shares that decoding alone does not find."""
 _OVERHEAD: Final = 30  # shares more that a decoding seems to have, by the time that it takes
-
-
-@dataclass(slots=True)
-class Transcript:
-    """What the coordinator keeps of a round's messages for its end."""
-
-    adverts: dict[NodeId, KeyAdvert] = field(default_factory=dict)
-    graph: Graph = field(default_factory=lambda: Graph((), 0, {}))
-    confirmations: dict[tuple[NodeId, NodeId], bytes] = field(default_factory=dict)
-    """(initiator, responder) to the commitment to their mask seed."""
-    agreed: frozenset[NodeId] = frozenset()
-    backups: dict[NodeId, bytes] = field(default_factory=dict, repr=False)
-    sharers: tuple[NodeId, ...] = ()
-    survivors: tuple[NodeId, ...] = ()
 
 
 class Recovery:
@@ -62,7 +47,7 @@ class Recovery:
         self._dropped = frozenset(transcript.sharers) - self._survivors
         self._point = {n: index for index, n in enumerate(sorted(transcript.adverts), start=1)}
         self._node_at = {point: node for node, point in self._point.items()}
-        self._shares: dict[NodeId, dict[int, bytes]] = {node: {} for node in transcript.sharers}
+        self._shares = Shares(transcript.graph, self._point)
         self._blame = Blame(setup)
         self._unjudged: list[NodeId] = []
         """Owners whose secret was found without the shares of suspects."""
@@ -83,8 +68,7 @@ class Recovery:
             named = [owner for owner, _ in shares]
             if named != sorted(set(named)) or not set(named) <= owners:
                 return "its unmask answer reveals shares nobody asked for"
-        for owner, share in (*answer.self_shares, *answer.key_shares):
-            self._shares[owner][self._point[sender]] = share
+        self._shares.put(sender, dict((*answer.self_shares, *answer.key_shares)))
         return ""
 
     def unmask(self, total: RingVector) -> bool:
@@ -95,11 +79,11 @@ class Recovery:
             not to be used.
         """
         secrets: dict[NodeId, bytes] = {}
-        for owner in sorted(self._shares):
+        for owner in self._seen.sharers:
             if (secret := self._reconstruct(owner)) is not None:
                 secrets[owner] = secret
         self._judge_suspects()
-        if len(secrets) < len(self._shares):
+        if len(secrets) < len(self._seen.sharers):
             return False
         context = self._setup.context
         due = [
@@ -127,13 +111,13 @@ class Recovery:
             if peer not in self._survivors:
                 continue
             pair = (owner, peer) if peer in ahead else (peer, owner)
-            if pairs.confirmation(seeds[peer]) != seen.confirmations[pair]:
+            if pairs.confirmation(seeds[peer]) != seen.confirmation(*pair):
                 raise AuthenticationError(owner, "its backup does not hold its pair seeds")
             due.append(pair_mask(seeds[peer], me=owner, peer=peer))
         return due
 
     def _reconstruct(self, owner: NodeId) -> bytes | None:
-        shares = self._shares[owner]
+        shares = self._shares.of(owner)
         if len(shares) < self._setup.threshold:
             return None
         # Honest shares lie on one polynomial, so all of them together give the same secret. If
@@ -145,15 +129,15 @@ class Recovery:
                 if len(trusted) < len(shares):
                     self._unjudged.append(owner)
                 return secret
-        return self._decode(owner)
+        return self._decode(owner, shares)
 
     def _trusted(self, shares: Mapping[int, bytes]) -> dict[int, bytes]:
         suspects = self._blame.suspects
         return {p: share for p, share in shares.items() if self._node_at[p] not in suspects}
 
-    def _decode(self, owner: NodeId) -> bytes | None:
+    def _decode(self, owner: NodeId, shares: Mapping[int, bytes]) -> bytes | None:
         """Return the owner's secret although some shares are wrong, and note which these are."""
-        shares, threshold = self._shares[owner], self._setup.threshold
+        threshold = self._setup.threshold
         if not self._affords((len(shares) + _OVERHEAD) ** 2):
             return None
         first = found = shamir.decode(shares, threshold)
@@ -169,7 +153,8 @@ class Recovery:
             left_out = {point: shares[point] for point in shares.keys() - rest.keys()}
         secret, missed = found
         good = _chosen(shares, shares.keys() - missed - left_out.keys())
-        self._note(owner, missed | {p for p in left_out if not _fits(good, p, left_out[p], secret)})
+        missed |= {p for p in left_out if not _fits(good, p, left_out[p], secret)}
+        self._note(owner, missed, answers=len(shares))
         return secret
 
     def _with_some_left_out(self, shares: Mapping[int, bytes]) -> Iterator[dict[int, bytes]]:
@@ -195,9 +180,8 @@ class Recovery:
         self._work -= work
         return True
 
-    def _note(self, owner: NodeId, missed: Collection[int]) -> None:
-        holders = [self._node_at[point] for point in missed]
-        self._blame.misfit(owner, holders, answers=len(self._shares[owner]))
+    def _note(self, owner: NodeId, missed: Collection[int], *, answers: int) -> None:
+        self._blame.misfit(owner, [self._node_at[point] for point in missed], answers=answers)
 
     def _matches(self, owner: NodeId, secret: bytes | None) -> bool:
         if secret is None:
@@ -214,7 +198,7 @@ class Recovery:
         """
         alike: dict[tuple[int, ...], list[NodeId]] = defaultdict(list)
         for owner in self._unjudged:
-            alike[tuple(sorted(self._shares[owner]))].append(owner)
+            alike[tuple(sorted(self._shares.of(owner)))].append(owner)
         challenge = self._challenge()
         for points, owners in alike.items():
             trusted = sorted(self._trusted(dict.fromkeys(points, b"")))
@@ -223,34 +207,38 @@ class Recovery:
                 continue
             if not self._affords(size * sets * (size + len(owners))):
                 continue
-            good = {owner: _chosen(self._shares[owner], trusted) for owner in owners}
-            good = {
-                owner: shares
-                for owner, shares in good.items()
-                if shamir.lie_on_one_polynomial(
-                    shares, self._setup.threshold, challenge=challenge
-                )  # otherwise errors cancel at 0, and whose they are is left open
-            }
-            self._judge(good, sorted(set(points) - set(trusted)))
+            self._judge(owners, trusted, sorted(set(points) - set(trusted)), challenge)
 
-    def _judge(self, good: Mapping[NodeId, Mapping[int, bytes]], suspects: Sequence[int]) -> None:
-        """Note which shares of suspects the polynomials through the good ones miss."""
-        secrets = {owner: shamir.combine(shares) for owner, shares in good.items()}
-        known = [owner for owner, secret in secrets.items() if self._matches(owner, secret)]
-        missed: dict[NodeId, set[int]] = {owner: set() for owner in known}
+    def _judge(
+        self,
+        owners: Sequence[NodeId],
+        trusted: Sequence[int],
+        suspects: Sequence[int],
+        challenge: bytes,
+    ) -> None:
+        """Note which shares of suspects the polynomials through the trusted ones miss."""
+        shares = {owner: self._shares.of(owner) for owner in owners}
+        good, secrets = {}, {}
+        for owner in owners:
+            chosen = _chosen(shares[owner], trusted)
+            if not shamir.lie_on_one_polynomial(chosen, self._setup.threshold, challenge=challenge):
+                continue  # errors cancel at 0, and whose they are is left open
+            secret = shamir.combine(chosen)
+            if self._matches(owner, secret):
+                good[owner], secrets[owner] = chosen, secret
+        missed: dict[NodeId, set[int]] = {owner: set() for owner in good}
         for point in suspects:
-            for owner in known:
-                share = self._shares[owner][point]
-                if not _fits(good[owner], point, share, secrets[owner]):
+            for owner, chosen in good.items():
+                if not _fits(chosen, point, shares[owner][point], secrets[owner]):
                     missed[owner].add(point)
         for owner, points in missed.items():
-            self._note(owner, points)
+            self._note(owner, points, answers=len(shares[owner]))
 
     def _challenge(self) -> bytes:
         """Return 32 bytes that nobody knew who chose a share."""
         hashed = hashlib.sha256()
-        for _, shares in sorted(self._shares.items()):
-            for point, share in sorted(shares.items()):
+        for owner in self._seen.sharers:
+            for point, share in sorted(self._shares.of(owner).items()):
                 hashed.update(point.to_bytes(4, "little") + share)
         return hashed.digest()
 
