@@ -4,9 +4,10 @@
 
     python -m bench.coordinator_process '{"n": 10, "dim": 1000, ...}'
 
-`bench.memory` starts it, plays the nodes, and reads what it needed. On both pipes every frame is a
-node's number in the cohort and a length, both little-endian uint32, and a message of the protocol.
-Frames to nobody (`REPORT`) carry JSON: after the imports, at each new phase, and at the end.
+`bench.memory` starts it, plays the nodes, and reads what it needed. It seals what it sends and
+keeps its spool in a file as the daemon does; signatures of what it receives are not checked, and
+pipes take the sockets' place. On both pipes every frame is a node's number in the cohort and a
+length, both little-endian uint32, and a message of the protocol. Frames to nobody (`REPORT`) carry JSON: after the imports, at each new phase, and at the end.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ import hashlib
 import json
 import struct
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any, Final
 
-from bench.cohort import make_setup
+from bench.cohort import COORDINATOR, Identity, make_setup
 from bench.common import BenchError, resident_bytes
+from nodes.session.outbox import Outbox
+from nodes.spool import FileSpool
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.parameters import MaskingParameters
 from secagg.steps import PeerBlamed, PhaseEntered, RoundFailed, Step, SumReady
-from secagg.wire.codec import decode, encode
+from secagg.wire.codec import decode
 
 __all__ = ["REPORT", "main", "read_frames", "write_frame"]
 
@@ -52,14 +57,11 @@ def read_frames(pipe: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 class _Server:
-    """The role between its pipes.
+    """The role between its pipes."""
 
-    Args:
-        at_once: Encode all messages of a step before the first is written, as a daemon does.
-    """
-
-    def __init__(self, role: MaskingCoordinator, cohort: tuple[str, ...], *, at_once: bool) -> None:
-        self._role, self._cohort, self._at_once = role, cohort, at_once
+    def __init__(self, role: MaskingCoordinator, cohort: tuple[str, ...]) -> None:
+        self._role, self._cohort = role, cohort
+        self._outbox = Outbox(Identity(COORDINATOR), b"r" * 16)
         self._number = {node: number for number, node in enumerate(cohort)}
         self._answers = sys.stdout.buffer
 
@@ -76,13 +78,8 @@ class _Server:
 
     def _act(self, step: Step) -> bool:
         """Send what a step says; tell whether the round is over."""
-        if self._at_once:
-            frames = [(self._number[out.to], encode(out.message)) for out in step.send]
-            for number, data in frames:
-                write_frame(self._answers, number, data)
-        else:
-            for out in step.send:
-                write_frame(self._answers, self._number[out.to], encode(out.message))
+        for to, envelope in self._outbox.of_role(step.send).send:
+            write_frame(self._answers, self._number[to], envelope.body)
         for event in step.events:
             match event:
                 case PhaseEntered(phase, _):
@@ -106,7 +103,9 @@ def main() -> None:
     case = json.loads(sys.argv[1])
     parameters = MaskingParameters(**case["parameters"])
     setup = make_setup(case["n"], case["dim"], parameters, value_bits=case["value_bits"])
-    _Server(MaskingCoordinator(setup), setup.cohort, at_once=case["at_once"]).run()
+    folder = Path(tempfile.gettempdir())
+    role = MaskingCoordinator(setup, spool=lambda: FileSpool(folder))
+    _Server(role, setup.cohort).run()
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ vector in memory. Those 8 upload side by side, all ending late, which is the wor
 coordinator. A figure is the process's greatest resident size (VmHWM), the interpreter and its
 libraries included. They alone are the column `imports`.
 
-Two ways to send: `stream` encodes one message after the other, `at once` all messages of a step
-before the first is sent, as the daemon's session does. Envelopes and sockets are left out.
+It seals its messages and keeps its spool as the daemon does. Sockets and their queues are left out.
 """
 
 from __future__ import annotations
@@ -88,7 +87,6 @@ class Peak:
         n: Nodes.
         dim: Coordinates.
         neighbours: Degree of the graph.
-        at_once: Whether all messages of a step were encoded before the first was sent.
         imports: Peak before the round.
         after: What ended -> the greatest size until then.
         peak: Peak of the whole process.
@@ -98,16 +96,13 @@ class Peak:
     n: int
     dim: int
     neighbours: int
-    at_once: bool
     imports: int
     after: dict[str, int]
     peak: int
     exact: bool
 
 
-def measure(
-    n: int, dim: int, *, at_once: bool = False, parameters: MaskingParameters | None = None
-) -> Peak:
+def measure(n: int, dim: int, *, parameters: MaskingParameters | None = None) -> Peak:
     """Play one round against a coordinator in a process of its own.
 
     Raises:
@@ -115,7 +110,7 @@ def measure(
     """
     parameters = parameters or settings_for(n, 0.0)
     setup = make_setup(n, dim, parameters, value_bits=VALUE_BITS)
-    case: dict[str, Any] = {"n": n, "dim": dim, "value_bits": VALUE_BITS, "at_once": at_once}
+    case: dict[str, Any] = {"n": n, "dim": dim, "value_bits": VALUE_BITS}
     case["parameters"] = asdict(parameters)
     command = [sys.executable, "-m", "bench.coordinator_process", json.dumps(case)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -132,7 +127,6 @@ def measure(
         n=n,
         dim=dim,
         neighbours=parameters.neighbours,
-        at_once=at_once,
         imports=reports[0]["peak"],
         after={name: r["peak"] for name, r in zip(ended, reports[1:], strict=False)},
         peak=reports[-1]["peak"],
@@ -202,7 +196,6 @@ def _row(peak: Peak, smallest: Peak) -> str:
         str(peak.n),
         str(peak.dim),
         str(peak.neighbours),
-        "at once" if peak.at_once else "stream",
         f"{peak.imports / 2**20:.0f}",
         ", ".join(_growth(peak)),
         f"{peak.peak / 2**20:.0f}",
@@ -222,8 +215,8 @@ def _growth(peak: Peak) -> Iterator[str]:
 
 
 HEADER = (
-    "| n | d | k | sent | imports MB | grows in, MB | peak MB | × smallest n | exact |\n"
-    "|--:|--:|--:|---|--:|---|--:|--:|---|"
+    "| n | d | k | imports MB | grows in, MB | peak MB | × smallest n | exact |\n"
+    "|--:|--:|--:|--:|---|--:|--:|---|"
 )
 
 
@@ -232,23 +225,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--nodes", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--dims", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--sent", choices=["stream", "at-once", "both"], default="both")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     options = parser.parse_args()
     found: list[Peak] = []
-    ways = {"stream": [False], "at-once": [True], "both": [False, True]}[options.sent]
     if not options.json:
         print(HEADER, flush=True)
     try:
-        for at_once in ways:
-            for dim in options.dims:
-                row = [measure(n, dim, at_once=at_once) for n in options.nodes[:1]]
-                for n in options.nodes:
-                    if n != options.nodes[0]:
-                        row.append(measure(n, dim, at_once=at_once))
-                    if not options.json:
-                        print(_row(row[-1], row[0]), flush=True)
-                found += row
+        for dim in options.dims:
+            smallest = measure(options.nodes[0], dim)
+            for n in options.nodes:
+                peak = smallest if n == options.nodes[0] else measure(n, dim)
+                found.append(peak)
+                if not options.json:
+                    print(_row(peak, smallest), flush=True)
     except SecAggError as error:
         sys.exit(f"{error}: {error.hint}")
     if options.json:

@@ -32,9 +32,8 @@ def test_a_case_is_measured_without_a_peer() -> None:
     assert result.upload > 1000 * 19 / 8
 
 
-@pytest.mark.parametrize("at_once", [False, True])
-def test_the_coordinator_in_its_own_process_is_exact(at_once: bool) -> None:
-    peak = memory.measure(4, 1000, at_once=at_once)
+def test_the_coordinator_in_its_own_process_is_exact() -> None:
+    peak = memory.measure(4, 1000)
     assert peak.exact
     assert 0 < peak.imports <= peak.peak
     phases = ["imports", "keys", "agreement", "shares", "input", "signatures", "unmask"]
