@@ -7,7 +7,8 @@
 `bench.memory` starts it, plays the nodes, and reads what it needed. It seals what it sends and
 keeps its spool in a file as the daemon does; signatures of what it receives are not checked, and
 pipes take the sockets' place. On both pipes every frame is a node's number in the cohort and a
-length, both little-endian uint32, and a message of the protocol. Frames to nobody (`REPORT`) carry JSON: after the imports, at each new phase, and at the end.
+length, both little-endian uint32, and a message of the protocol. Frames to nobody (`REPORT`) carry
+JSON: after the imports, at each new phase, and at the end.
 """
 
 from __future__ import annotations
