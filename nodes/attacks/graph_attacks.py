@@ -228,7 +228,7 @@ def _grind(n: int, dim: int, seed: int) -> Played:
     if won or draws.chosen:
         here = f"{most if won else max(draws.counts)} of the victim's {_DEGREE} neighbours collude"
     blamed = (COORDINATOR,) if COORDINATOR in puppet.blamed else ()
-    return Played(elsewhere, here, outcome, blamed, revealed=here != NOTHING)
+    return Played(elsewhere, here, outcome, blamed, revealed=False)
 
 
 GRAPH_ATTACKS: Final[tuple[Attack, ...]] = (

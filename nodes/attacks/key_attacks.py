@@ -268,8 +268,10 @@ def _stale_model(n: int, dim: int, seed: int) -> Played:
     puppet.finish()
     mixed = stage.loot.released(stage.inputs, least=2) if stage.gained() else 0
     played = puppet.judge(_mixture(mixed, len(behind)))
+    if played.revealed:
+        return played
     here = _mixture(puppet.loot().released(puppet.inputs, least=n), len(behind))
-    return dataclasses.replace(played, here=here, revealed=played.revealed or here != NOTHING)
+    return dataclasses.replace(played, here=here)
 
 
 def _mixture(nodes: int, behind: int) -> str:

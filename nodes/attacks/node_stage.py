@@ -359,7 +359,7 @@ class Federation:
             here=here,
             outcome=outcome,
             blamed=tuple(sorted(self._blamed)),
-            revealed=here not in (NOTHING, wrong),
+            revealed=bool(revealed),
             wrong_sum=bool(wrong),
         )
 

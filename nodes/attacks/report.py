@@ -23,7 +23,8 @@ class Played:
         outcome: How the round ended here: an exact sum, an abort reason, an error's class and text.
         blamed: Whom honest parties blamed, sorted.
         revealed: The attacker opened an input, or a sum that it should not have: an actual
-            reconstruction that matches the true inputs.
+            reconstruction that matches the true inputs. A gain of another kind, such as a lost
+            place or a chosen graph, is in `here` alone.
         wrong_sum: The honest coordinator released a sum that is not that of its contributors.
     """
 
@@ -37,7 +38,7 @@ class Played:
     @property
     def failed(self) -> bool:
         """Whether the attack gained nothing here."""
-        return not self.revealed and not self.wrong_sum
+        return self.here == NOTHING and not self.wrong_sum
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def _as_dict(attack: Attack, played: Played) -> dict[str, object]:
         "rules": attack.rules,
         "promised": attack.promised,
     }
-    return {**described, **dataclasses.asdict(played)}
+    return {**described, **dataclasses.asdict(played), "failed": played.failed}
 
 
 def _print(results: list[tuple[Attack, Played]]) -> None:

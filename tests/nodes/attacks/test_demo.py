@@ -22,10 +22,13 @@ def test_every_attack_is_played_and_gains_nothing() -> None:
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert [row["attack"] for row in rows] == list(ATTACKS)
-    assert not any(row["revealed"] or row["wrong_sum"] for row in rows if row["promised"])
+    assert all(row["failed"] for row in rows if row["promised"])
+    assert not any(row["revealed"] or row["wrong_sum"] for row in rows if row["failed"])
     beyond = [row for row in rows if not row["promised"]]
     assert beyond, "what is not promised is shown"
-    assert all(row["revealed"] for row in beyond), "a row that gains nothing belongs to the promise"
+    assert all(row["revealed"] and not row["failed"] for row in beyond), (
+        "a row that gains nothing belongs to the promise"
+    )
     assert all(row["outcome"] for row in rows)
 
 

@@ -355,6 +355,7 @@ def test_without_its_rules_the_attack_works(
     assert not played.failed
     assert played.here.endswith(lock.here)
     assert played.wrong_sum == played.outcome.startswith("wrong sum")
+    assert not played.revealed  # a node or a network sees no masked input but its own
     honest = _honest(name)
     assert honest.here == NOTHING
     assert honest.outcome.startswith("exact sum")
