@@ -14,16 +14,11 @@ import msgspec
 import numpy as np
 
 from nodes.attacks.knowledge import VALUE_BITS
-from nodes.attacks.node_stage import (
-    COORDINATOR,
-    Federation,
-    Frame,
-    Identity,
-    Tap,
-    make_setup,
-)
+from nodes.attacks.node_stage import Federation, Frame, Tap, make_setup
+from nodes.attacks.puppet import COORDINATOR
 from nodes.attacks.report import Attack, Played
 from nodes.attacks.target_stage import TargetMove, TargetRound
+from nodes.ephemeral import EphemeralIdentity
 from secagg import ring
 from secagg.types import NodeId, RingVector
 from secagg.wire.envelope import MAX_ENVELOPE
@@ -156,7 +151,7 @@ def _impostor(stage: Federation, chunk: MaskedChunk, frame: Frame) -> list[Frame
     colleague = next(node for node in stage.setup.cohort if node != frame.source)
     return [
         Frame(frame.source, frame.to, stage.seal(forged, signer, to=frame.to))
-        for signer in (Identity(frame.source), stage.parties[colleague])
+        for signer in (EphemeralIdentity(frame.source), stage.parties[colleague])
     ] + [frame]
 
 

@@ -1,9 +1,7 @@
 """Where evil nodes and an evil network act: the real machines, joined in memory.
 
 `Federation` runs the real coordinator and the real clients over sealed envelopes. An attack changes
-what is sent; the end is judged by comparing numbers, whichever attack was played. A gain is an
-input that can be read, a wrong sum, a crash, an honest node that loses its place where the rules
-say that it does not, blame of one that has nothing to do with it, or memory beyond its bound.
+what is sent; an `Observer` sees all of it and judges the end.
 """
 
 from __future__ import annotations
@@ -16,35 +14,24 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
-import numpy as np
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from nodes.attacks.knowledge import VALUE_BITS, beats_chance
-from nodes.attacks.report import NOTHING, Played
-from secagg import ring
+from nodes.attacks.knowledge import VALUE_BITS
+from nodes.attacks.observer import Observer
+from nodes.attacks.puppet import COORDINATOR, true_inputs
+from nodes.attacks.report import Played
+from nodes.ephemeral import EphemeralIdentity
 from secagg.encoding import ring_bits_for
 from secagg.errors import LocalProtocolError, RemoteProtocolError, SecAggError
 from secagg.masking.client import MaskingClient
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.parameters import choose
 from secagg.steps import PeerBlamed, PeersMissed, RoundFailed, Step, SumReady
-from secagg.types import NodeId, RingVector, RoundSetup, Signer
+from secagg.types import NodeId, RoundSetup, Signer
 from secagg.wire.envelope import MAX_ENVELOPE, open_envelope, seal_envelope
-from secagg.wire.messages import UPLOAD_SLOTS, MaskedChunk, Message
+from secagg.wire.messages import MaskedChunk, Message
 
-__all__ = [
-    "COORDINATOR",
-    "Federation",
-    "Frame",
-    "Identity",
-    "Judge",
-    "Move",
-    "Tap",
-    "draw_inputs",
-    "make_setup",
-]
+__all__ = ["Federation", "Frame", "Judge", "Move", "Tap", "make_setup"]
 
-COORDINATOR: Final = "coordinator"
 _CHUNKS: Final = 4
 _CRASHES: Final = (
     SecAggError,
@@ -56,19 +43,6 @@ _CRASHES: Final = (
 )
 """What no honest party may raise, whatever it gets; but for `RemoteProtocolError`."""
 _T = TypeVar("_T")
-
-
-class Identity:
-    """A node's Ed25519 key, or that of an impostor who uses its name."""
-
-    def __init__(self, node_id: NodeId) -> None:
-        self.node_id = node_id
-        self._key = Ed25519PrivateKey.generate()
-        self.public = self._key.public_key().public_bytes_raw()
-
-    def sign(self, message: bytes) -> bytes:
-        """Return the 64-byte signature over `message`."""
-        return self._key.sign(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +65,7 @@ Judge: TypeAlias = Callable[["Federation", Collection[NodeId]], str]
 
 def make_setup(
     n: int, dim: int, *, neighbours: int | None = None, threshold: int | None = None
-) -> tuple[RoundSetup, dict[NodeId, Identity]]:
+) -> tuple[RoundSetup, dict[NodeId, EphemeralIdentity]]:
     """Return a round of `n` nodes with parameters from `choose`, and who signs.
 
     Args:
@@ -102,7 +76,7 @@ def make_setup(
     """
     width = len(str(n - 1))
     cohort = tuple(f"node-{index:0{width}d}" for index in range(n))
-    parties = {node: Identity(node) for node in (*cohort, COORDINATOR)}
+    parties = {node: EphemeralIdentity(node) for node in (*cohort, COORDINATOR)}
     chosen = choose(n)
     setup = RoundSetup(
         run_id=secrets.token_bytes(16),
@@ -119,14 +93,6 @@ def make_setup(
         chunk_values=8 * -(-dim // (8 * _CHUNKS)),
     )
     return setup, parties
-
-
-def draw_inputs(setup: RoundSetup, seed: int) -> dict[NodeId, RingVector]:
-    """Return node to input, uniform in `VALUE_BITS` bits."""
-    rng = np.random.default_rng(seed)
-    return {
-        node: rng.integers(0, 1 << VALUE_BITS, setup.dim, dtype=np.uint32) for node in setup.cohort
-    }
 
 
 class Federation:
@@ -146,7 +112,7 @@ class Federation:
     def __init__(
         self,
         setup: RoundSetup,
-        parties: dict[NodeId, Identity],
+        parties: dict[NodeId, EphemeralIdentity],
         *,
         seed: int,
         evil: NodeId | None = None,
@@ -157,8 +123,8 @@ class Federation:
     ) -> None:
         self.setup, self.parties, self.evil = setup, parties, evil
         self._first = first or evil or COORDINATOR
-        self._move, self._tap, self._costs = move, tap, costs
-        self.inputs = draw_inputs(setup, seed)
+        self._move, self._tap = move, tap
+        self.inputs = true_inputs(setup.cohort, setup.dim, seed)
         self.clients = {
             node: MaskingClient(
                 setup, x, parties[node], coordinator=COORDINATOR, rng=secrets.token_bytes
@@ -172,14 +138,7 @@ class Federation:
         """Those that the coordinator neither refused nor blamed their sender for."""
         self._lanes: dict[NodeId, deque[Frame]] = {}  # sender -> frames on their way
         self._now = 0.0
-        self._end: SumReady | RoundFailed | None = None
-        self._blamed: dict[NodeId, None] = {}
-        self._reasons: list[str] = []
-        self._captured: list[RingVector] = []
-        self._left: set[NodeId] = set()  # honest nodes that ended the round for themselves
-        self._crash = ""
-        self._held: dict[NodeId, int] = {}  # node -> chunks of an unfinished upload
-        self._most_held = self._most_copied = 0
+        self._observer = Observer(setup, self.inputs, evil=evil, suspect=self._first, costs=costs)
 
     def seal(
         self, message: Message, signer: Signer, *, to: NodeId, run_id: bytes | None = None
@@ -197,7 +156,7 @@ class Federation:
         self._take(COORDINATOR, self._coordinator.start(self._now))
         for node, client in self.clients.items():
             self._take(node, client.start(self._now))
-        while self._end is None and not self._crash:
+        while self._observer.end is None and not self._observer.crash:
             frame = self._next()
             if frame is not None:
                 self._deliver(frame)
@@ -206,7 +165,8 @@ class Federation:
             step = self._asked(COORDINATOR, lambda: self._coordinator.on_timeout(self._now))
             if step is not None:
                 self._take(COORDINATOR, step)
-        return self._judge(elsewhere, judge)
+        more = judge(self, self._observer.contributors) if judge else ""
+        return self._observer.verdict(elsewhere, more)
 
     def _take(self, source: NodeId, step: Step, received: Message | None = None) -> None:
         send = [(out.to, out.message) for out in step.send]
@@ -220,12 +180,12 @@ class Federation:
                 self._lanes.setdefault(each.source, deque()).append(each)
         for event in step.events:
             if isinstance(event, PeerBlamed) and source != self.evil:
-                self._blame(event.peer, event.reason)
+                self._observer.note_blame(event.peer, event.reason)
             elif isinstance(event, SumReady | RoundFailed):
-                self._end = event
+                self._observer.end = event
             elif isinstance(event, PeersMissed):
                 for node in event.peers:
-                    self._held.pop(node, None)
+                    self._observer.note_dropped(node)
 
     def _next(self) -> Frame | None:
         """Return what arrives next: the coordinator's, then the first node's, then one of each."""
@@ -240,7 +200,8 @@ class Federation:
         message = self._asked(frame.to, lambda: self._open(frame))
         if message is None:
             return
-        self._watch(frame.to, message)
+        if isinstance(message, MaskedChunk) and (self._tap is not None or frame.to == self.evil):
+            self._observer.note_seen(message)  # an evil network sees them all
         if frame.to == COORDINATOR:
             step = self._asked(
                 COORDINATOR, lambda: self._coordinator.receive(frame.source, message, self._now)
@@ -251,21 +212,18 @@ class Federation:
             client = self.clients[frame.to]
             step = self._asked(frame.to, lambda: client.receive(message, self._now))
             if step is None:
-                self._left.add(frame.to)
+                self._observer.left.add(frame.to)
         if step is not None:
             self._take(frame.to, step, message)
 
     def _note_taken(self, sender: NodeId, message: Message, step: Step) -> None:
         """Keep what the coordinator takes, and count the uploads of which it holds a part."""
         if any(isinstance(event, PeerBlamed) and event.peer == sender for event in step.events):
-            self._held.pop(sender, None)
+            self._observer.note_dropped(sender)
             return
         self.taken.append((sender, message))
         if isinstance(message, MaskedChunk):
-            self._held[sender] = self._held.get(sender, 0) + 1
-            self._most_held = max(self._most_held, len(self._held))
-            if self._held[sender] == self.setup.n_chunks:
-                del self._held[sender]
+            self._observer.note_held(sender)
 
     def _asked(self, party: NodeId, do: Callable[[], _T]) -> _T | None:
         """Return what a party gives; None if it refuses or crashes, which is noted."""
@@ -273,12 +231,11 @@ class Federation:
             return do()
         except RemoteProtocolError as error:
             if party != self.evil:
-                self._blame(error.peer, f"{type(error).__name__}: {error.fault}")
+                self._observer.note_blame(error.peer, f"{type(error).__name__}: {error.fault}")
         except _CRASHES as error:
             if party == self.evil:
                 raise
-            self._crash = f"{party} crashes: {type(error).__name__}"
-            self._reasons.append(str(error))
+            self._observer.note_crash(party, error)
         return None
 
     def _open(self, frame: Frame) -> Message:
@@ -296,26 +253,9 @@ class Federation:
             ).message
         finally:
             if oversize:
-                self._most_copied = max(self._most_copied, tracemalloc.get_traced_memory()[1])
+                peak = tracemalloc.get_traced_memory()[1]
+                self._observer.copied = max(self._observer.copied, peak)
                 tracemalloc.stop()
-
-    def _watch(self, to: NodeId, message: Message) -> None:
-        """Keep the vectors that the attacker sees: an evil network sees them all."""
-        if isinstance(message, MaskedChunk) and (self._tap is not None or to == self.evil):
-            part = ring.unpack(message.data, self._chunk_dim(message.index), self.setup.ring_bits)
-            if part is not None:
-                whole = np.zeros(self.setup.dim, dtype=np.uint32)
-                start = message.index * self.setup.chunk_values
-                whole[start : start + len(part)] = part
-                self._captured.append(whole)
-
-    def _chunk_dim(self, index: int) -> int:
-        step = self.setup.chunk_values
-        return max(0, min(step, self.setup.dim - index * step))
-
-    def _blame(self, node: NodeId, reason: str) -> None:
-        self._blamed[node] = None
-        self._reasons.append(reason)
 
     @property
     def own(self) -> MaskingClient:
@@ -323,93 +263,3 @@ class Federation:
         if self.evil is None:
             raise LocalProtocolError("no node is evil in this round")
         return self.clients[self.evil]
-
-    # --- what came of it -----------------------------------------------------------------------
-
-    def true_sum(self, nodes: Collection[NodeId]) -> RingVector:
-        """Return the sum of the inputs of `nodes`."""
-        total = np.zeros(self.setup.dim, dtype=np.uint32)
-        for node in nodes:
-            total += self.inputs[node]
-        return ring.reduce(total, self.setup.ring_bits)
-
-    def _judge(self, elsewhere: str, judge: Judge | None) -> Played:
-        end, wrong = self._end, ""
-        nodes: tuple[NodeId, ...] = ()
-        if isinstance(end, SumReady):
-            nodes, wrong = end.contributors, self._wrong(end)
-            outcome = f"{'wrong' if wrong else 'exact'} sum over {len(nodes)} nodes"
-        else:
-            outcome = f"abort: {end.reason.value}" if end else self._crash or "no end"
-        revealed = self._revealed()
-        if self._reasons:
-            outcome += f" ({self._reasons[0]})"
-        gains = (
-            f"input of {revealed[0]} recovered" if revealed else "",
-            wrong,
-            self._crash,
-            judge(self, nodes) if judge else "",
-            self._lost(nodes),
-            self._framed(),
-            self._overspent(),
-        )
-        here = next((gain for gain in gains if gain), NOTHING)
-        return Played(
-            elsewhere=elsewhere,
-            here=here,
-            outcome=outcome,
-            blamed=tuple(sorted(self._blamed)),
-            revealed=bool(revealed),
-            wrong_sum=bool(wrong),
-        )
-
-    def _wrong(self, end: SumReady) -> str:
-        """Say how the sum differs from that of its contributors; "" if it does not."""
-        bits = self.setup.ring_bits
-        excess = ring.reduce(end.total - self.true_sum(end.contributors), bits)
-        if not excess.any():
-            return ""
-        if self.evil is not None and np.array_equal(excess, self.inputs[self.evil]):
-            return "its input counts twice"
-        return "a wrong sum was released"
-
-    def _lost(self, nodes: Collection[NodeId]) -> str:
-        """Say how many lost their place: they are not in the sum, or ended the round themselves."""
-        if self._costs is None:
-            return ""
-        lost = (set(self.setup.cohort) - set(nodes)) | self._left
-        lost -= {self.evil, *self._costs}
-        return f"{len(lost)} honest nodes lost their place" if lost else ""
-
-    def _framed(self) -> str:
-        """Name a node that was blamed and did nothing, nor was anything done in its name."""
-        framed = sorted(self._blamed.keys() - {self.evil, self._first, COORDINATOR})
-        return f"{framed[0]} is blamed, who did nothing" if framed else ""
-
-    def _overspent(self) -> str:
-        """Say what memory an honest party spent beyond its bound (M-22, W-02)."""
-        if self._most_held > UPLOAD_SLOTS:
-            return f"the coordinator held {self._most_held} uploads, {UPLOAD_SLOTS} allowed"
-        if self._most_copied > MAX_ENVELOPE:
-            return f"{self._most_copied >> 20} MB were copied of a frame that is too long"
-        return ""
-
-    def _revealed(self) -> list[NodeId]:
-        """Return whose input the attacker sees in what it caught and in what was released."""
-        guesses = list(self._captured)
-        if isinstance(self._end, SumReady):
-            total = self._end.total
-            guesses.append(total)
-            if self.evil in self._end.contributors:
-                guesses.append(ring.reduce(total - self.inputs[self.evil], self.setup.ring_bits))
-        honest = [node for node in self.setup.cohort if node != self.evil]
-        tries = max(1, len(guesses) * len(honest))
-        return [
-            node
-            for node in honest
-            if any(
-                beats_chance(int(np.count_nonzero(x == guess)), len(guess), tries=tries)
-                for x in (self.inputs[node],)
-                for guess in guesses
-            )
-        ]

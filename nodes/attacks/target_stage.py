@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nodes.attacks.node_stage import draw_inputs
+from nodes.attacks.puppet import true_inputs
 from nodes.attacks.report import NOTHING
 from nodes.attacks.semi_honest import BothShares, PublicKeys, TargetNode, TargetServer
 from secagg import ring
@@ -53,7 +53,7 @@ class TargetRound:
 
     def __init__(self, setup: RoundSetup, *, seed: int, attacked: NodeId) -> None:
         self.setup, self.attacked = setup, attacked
-        self.inputs = draw_inputs(setup, seed)
+        self.inputs = true_inputs(setup.cohort, setup.dim, seed)
         self.nodes = {
             node: TargetNode(node, x, bits=setup.ring_bits, rng=secrets.token_bytes)
             for node, x in self.inputs.items()
