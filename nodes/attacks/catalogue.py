@@ -8,10 +8,12 @@ from typing import Final
 from nodes.attacks.coordinator_attacks import COORDINATOR_ATTACKS
 from nodes.attacks.graph_attacks import GRAPH_ATTACKS
 from nodes.attacks.key_attacks import KEY_ATTACKS
+from nodes.attacks.network_attacks import NETWORK_ATTACKS
 from nodes.attacks.node_attacks import NODE_ATTACKS
 from nodes.attacks.offer_attacks import OFFER_ATTACKS
 from nodes.attacks.report import Attack
 from nodes.attacks.restored_nodes import RESTORED_ATTACKS
+from nodes.attacks.upload_attacks import UPLOAD_ATTACKS
 from secagg.errors import ConfigError
 
 __all__ = ["ATTACKS", "attacks_named"]
@@ -25,9 +27,11 @@ ATTACKS: Final[dict[str, Attack]] = {
         *GRAPH_ATTACKS,
         *OFFER_ATTACKS,
         *NODE_ATTACKS,
+        *UPLOAD_ATTACKS,
+        *NETWORK_ATTACKS,
     )
 }
-"""Name to attack: those of a coordinator, then those of its offers, then those of nodes."""
+"""Name to attack: those of a coordinator, of its offers, of nodes, of a network."""
 
 
 def attacks_named(names: Sequence[str]) -> list[Attack]:

@@ -1,30 +1,28 @@
-"""What an evil node can do to a round.
+"""What an evil node can do to a round with shares, backups, keys and coins.
 
 Each attack is one change to what an honest client would send. The rest of the round is real: the
 state machines, the codec, the signed envelopes. The evil node reads its own client's secrets, as it
-may. Beside it runs the analogous move against the semi-honest target.
+may. Beside it runs the analogous move against the semi-honest target. What it can do from its
+upload on is in `nodes.attacks.upload_attacks`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Collection
+from typing import Final
 
 import msgspec
-import numpy as np
 
-from nodes.attacks.network_attacks import NETWORK_ATTACKS
-from nodes.attacks.node_stage import Federation, Judge, Move, make_setup
+from nodes.attacks.node_moves import AMONG, instead, node_attack
+from nodes.attacks.node_stage import Federation, Move, make_setup
 from nodes.attacks.report import Attack, Played
 from nodes.attacks.semi_honest import BothShares, PublicKeys
 from nodes.attacks.target_stage import TargetMove, TargetRound
-from secagg import ring
 from secagg.masking import pairs
 from secagg.primitives import aead, shamir
 from secagg.types import NodeId
 from secagg.wire.messages import (
-    UPLOAD_SLOTS,
     AdvertList,
     Coin,
     Encapsulations,
@@ -32,71 +30,14 @@ from secagg.wire.messages import (
     MaskedChunk,
     Message,
     PeerKeys,
-    PeerShares,
     SealedShares,
-    SurvivorSignature,
     UnmaskAnswer,
 )
 
 __all__ = ["NODE_ATTACKS"]
 
-_T = TypeVar("_T", bound=msgspec.Struct)
-_Analogue: TypeAlias = Callable[[TargetRound], TargetMove]
 _SPARSE: Final = (16, 8, 5)
 """Fewest nodes, degree and threshold of a sparse graph, to have coins tossed; no safe setting."""
-_LEAST_DIM: Final = 16
-"""Two chunks at least."""
-_AMONG: Final = 2
-"""Place in the cohort; its shares are among those that the target combines."""
-
-
-def _attack(
-    name: str,
-    summary: str,
-    rules: tuple[str, ...],
-    move: Callable[[], Move],
-    analogue: _Analogue,
-    *,
-    judge: Judge | None = None,
-    costs: Collection[NodeId] | None = (),
-    size: Callable[[int, int], tuple[int, int]] = lambda n, dim: (n, dim),
-    last: bool = False,
-) -> Attack:
-    """Return the attack of one node that makes `move`.
-
-    Args:
-        name: Of the attack.
-        summary: Of the attack.
-        rules: That stop it.
-        move: Makes the move anew for each play.
-        analogue: The move against the target.
-        judge: Finds what only this attack can gain.
-        costs: As for `Federation`: None where the specification owns that the round may be lost.
-        size: Takes nodes and coordinates to those that the attack needs.
-        last: The evil node is the last of the cohort.
-    """
-
-    def play(n: int, dim: int, seed: int) -> Played:
-        setup, parties = make_setup(*size(n, dim))
-        evil = setup.cohort[-1 if last else _AMONG]
-        target = TargetRound(setup, seed=seed, attacked=evil)
-        elsewhere = target.play(analogue(target))
-        stage = Federation(setup, parties, seed=seed, evil=evil, move=move(), costs=costs)
-        return stage.play(elsewhere, judge)
-
-    return Attack(name, "node", summary, rules, play)
-
-
-def _instead(kind: type[_T], change: Callable[[Federation, _T], list[Message]]) -> Move:
-    """Return the move that sends something else for every message of one type."""
-
-    def move(stage: Federation, _: Message | None, due: list[Message]) -> list[Message]:
-        sent: list[Message] = []
-        for message in due:
-            sent += change(stage, message) if isinstance(message, kind) else [message]
-        return sent
-
-    return move
 
 
 def _flipped(data: bytes) -> bytes:
@@ -239,14 +180,14 @@ def _other_key(_: TargetRound) -> TargetMove:
 def _withheld_coin(n: int, dim: int, seed: int) -> Played:
     least, neighbours, threshold = _SPARSE
     setup, parties = make_setup(max(n, least), dim, neighbours=neighbours, threshold=threshold)
-    evil = setup.cohort[_AMONG]
+    evil = setup.cohort[AMONG]
     target = TargetRound(setup, seed=seed, attacked=evil)
     elsewhere = target.play(TargetMove(silent=True))
 
     def nothing(_: Federation, __: Coin) -> list[Message]:
         return []
 
-    stage = Federation(setup, parties, seed=seed, evil=evil, move=_instead(Coin, nothing))
+    stage = Federation(setup, parties, seed=seed, evil=evil, move=instead(Coin, nothing))
     return stage.play(elsewhere, _chose_graph)
 
 
@@ -267,91 +208,15 @@ def _chose_graph(stage: Federation, nodes: Collection[NodeId]) -> str:
     return ""
 
 
-# --- uploads and co-signatures -----------------------------------------------------------------
-
-
-def _submits_twice() -> Move:
-    """Upload once as due, and once more in the clear."""
-
-    def move(stage: Federation, _: Message | None, due: list[Message]) -> list[Message]:
-        again: list[Message] = []
-        for message in due:
-            if isinstance(message, MaskedChunk):
-                start, step = message.index * stage.setup.chunk_values, stage.setup.chunk_values
-                part = stage.inputs[stage.own._me][start : start + step]
-                data = ring.pack(part, stage.setup.ring_bits)
-                again.append(msgspec.structs.replace(message, data=data))
-        return due + again
-
-    return move
-
-
-def _twice_to_target(target: TargetRound) -> TargetMove:
-    plain = ring.pack(target.inputs[target.attacked], target.setup.ring_bits)
-    return TargetMove(uploads=lambda upload: [upload, plain])
-
-
-def _out_of_turn() -> Move:
-    """Upload all but the last chunk as soon as the masks are known, and all when its turn comes."""
-
-    def move(stage: Federation, got: Message | None, due: list[Message]) -> list[Message]:
-        return list(stage.own._upload[:-1]) if isinstance(got, PeerShares) else due
-
-    return move
-
-
-def _short_chunk(_: Federation, chunk: MaskedChunk) -> list[Message]:
-    return [msgspec.structs.replace(chunk, data=chunk.data[:-1])]
-
-
-def _full_padding(stage: Federation, chunk: MaskedChunk) -> list[Message]:
-    setup = stage.setup
-    if chunk.index < setup.n_chunks - 1:
-        return [chunk]
-    data = _padded(chunk.data, setup.dim - chunk.index * setup.chunk_values, setup.ring_bits)
-    return [msgspec.structs.replace(chunk, data=data)]
-
-
-def _padded(data: bytes, dim: int, bits: int) -> bytes:
-    """Set the bits after the last of `dim` packed values, and no others."""
-    whole = np.full(-(-dim // 8) * 8, 0xFFFFFFFF, dtype=np.uint32)
-    part = ring.unpack(data, dim, bits)
-    if part is not None:
-        whole[:dim] = part
-    return ring.pack(whole, bits)
-
-
-def _padded_target(target: TargetRound) -> TargetMove:
-    setup = target.setup
-    return TargetMove(uploads=lambda upload: [_padded(upload, setup.dim, setup.ring_bits)])
-
-
-def _entered(stage: Federation, nodes: Collection[NodeId]) -> str:
-    return "an upload that is not in its one form entered the sum" if stage.evil in nodes else ""
-
-
-def _short_to_target(_: TargetRound) -> TargetMove:
-    return TargetMove(uploads=lambda upload: [upload[:-1]])
-
-
-def _forged(_: Federation, due: SurvivorSignature) -> list[Message]:
-    return [SurvivorSignature(due.round_id, secrets.token_bytes(len(due.signature)))]
-
-
-def _as_due(_: TargetRound) -> TargetMove:
-    """Return what the move is where the step does not exist or makes no difference."""
-    return TargetMove()
-
-
 NODE_ATTACKS: Final[tuple[Attack, ...]] = (
-    _attack(
+    node_attack(
         "wrong-shares",
         "A node reveals wrong shares of every self-mask seed.",
         ("M-18", "M-19"),
-        lambda: _instead(UnmaskAnswer, _wrong_shares),
+        lambda: instead(UnmaskAnswer, _wrong_shares),
         _wrong_answer,
     ),
-    _attack(
+    node_attack(
         "wrong-backup",
         "A node backs up other pair seeds than it masks with, and drops out.",
         ("M-27",),
@@ -359,22 +224,22 @@ NODE_ATTACKS: Final[tuple[Attack, ...]] = (
         lambda target: _dealt(target, mask_key=secrets.token_bytes(32)),
         costs=None,
     ),
-    _attack(
+    node_attack(
         "dealer-lies",
         "A node deals shares of other secrets than it committed to.",
         ("M-04", "M-19"),
-        lambda: _instead(SealedShares, _dealer_lies),
+        lambda: instead(SealedShares, _dealer_lies),
         lambda target: _dealt(target, self_seed=secrets.token_bytes(32)),
         costs=None,
     ),
-    _attack(
+    node_attack(
         "box-that-does-not-open",
         "A node sends a neighbour noise for its sealed shares.",
         ("M-10",),
-        lambda: _instead(SealedShares, _shut_box),
+        lambda: instead(SealedShares, _shut_box),
         _shut_target_box,
     ),
-    _attack(
+    node_attack(
         "unasked-shares",
         "A node reveals both shares of everybody's, so that few more are needed.",
         ("M-12",),
@@ -382,19 +247,19 @@ NODE_ATTACKS: Final[tuple[Attack, ...]] = (
         _unasked_of_target,
         judge=_took_unasked,
     ),
-    _attack(
+    node_attack(
         "wrong-capsule",
         "A node sends a neighbour a capsule that gives it another pair secret.",
         ("M-26",),
-        lambda: _instead(Encapsulations, _wrong_capsule),
+        lambda: instead(Encapsulations, _wrong_capsule),
         _other_key,
         costs=None,
     ),
-    _attack(
+    node_attack(
         "unsigned-advert",
         "A node's key is swapped after its advert was signed.",
         ("M-04",),
-        lambda: _instead(KeyAdvert, _swapped_key),
+        lambda: instead(KeyAdvert, _swapped_key),
         _other_key,
     ),
     Attack(
@@ -404,45 +269,4 @@ NODE_ATTACKS: Final[tuple[Attack, ...]] = (
         ("M-06",),
         _withheld_coin,
     ),
-    _attack(
-        "submits-twice",
-        "A node uploads its masked input and then its input once more.",
-        ("M-13", "M-22"),
-        _submits_twice,
-        _twice_to_target,
-    ),
-    _attack(
-        "out-of-turn-upload",
-        "A node uploads before its turn, to make the coordinator hold more.",
-        ("M-22",),
-        _out_of_turn,
-        _as_due,
-        size=lambda n, dim: (max(n, UPLOAD_SLOTS + 2), max(dim, _LEAST_DIM)),
-        last=True,
-    ),
-    _attack(
-        "garbage-chunks",
-        "A node's chunks are a byte short.",
-        ("M-16",),
-        lambda: _instead(MaskedChunk, _short_chunk),
-        _short_to_target,
-        judge=_entered,
-    ),
-    _attack(
-        "garbage-padding",
-        "A node sets the bits after its last value.",
-        ("M-16",),
-        lambda: _instead(MaskedChunk, _full_padding),
-        _padded_target,
-        judge=_entered,
-        size=lambda n, dim: (n, dim - dim % 8 + 5),
-    ),
-    _attack(
-        "forged-co-signature",
-        "A node sends noise for its signature under the survivors.",
-        ("M-11",),
-        lambda: _instead(SurvivorSignature, _forged),
-        _as_due,
-    ),
-    *NETWORK_ATTACKS,
 )

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from nodes.attacks import node_stage
-from nodes.attacks.node_attacks import NODE_ATTACKS
+from nodes.attacks.catalogue import ATTACKS
 from nodes.attacks.node_stage import Federation, make_setup
 from nodes.attacks.report import NOTHING, Played
 from secagg import ring
@@ -35,7 +35,7 @@ from secagg.wire.messages import (
 )
 
 N, DIM = 7, 64
-ROWS: Final = {attack.name: attack for attack in NODE_ATTACKS}
+ROWS: Final = {name: each for name, each in ATTACKS.items() if each.attacker in ("node", "network")}
 Off = Callable[[pytest.MonkeyPatch], None]
 
 
