@@ -196,7 +196,7 @@ NETWORK_ATTACKS: Final[tuple[Attack, ...]] = (
     _attack(
         "replayed-envelope",
         "The network delivers a frame twice, one of another run, and one to the wrong node.",
-        ("W-06", "M-13", "M-16"),
+        ("W-06", "M-13", "M-16", "M-22"),
         _replayed,
         _uploads(lambda upload: [upload, upload]),
         spares_victim=True,

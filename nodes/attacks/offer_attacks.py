@@ -202,14 +202,14 @@ OFFER_ATTACKS: Final[tuple[Attack, ...]] = (
         "lowered-threshold",
         "coordinator and nodes",
         "offer a threshold of one share",
-        ("P-07",),
+        ("P-07", "M-02"),
         _lowered_threshold,
     ),
     Attack(
         "lowered-quorum",
         "coordinator and nodes",
         "offer a quorum of two nodes",
-        ("P-07", "M-11"),
+        ("P-07", "M-02", "M-03", "M-11"),
         _lowered_quorum,
     ),
     Attack(
@@ -223,7 +223,7 @@ OFFER_ATTACKS: Final[tuple[Attack, ...]] = (
         "sparse-offer",
         "coordinator and nodes",
         "offer so few neighbours that two accomplices are enough",
-        ("P-07",),
+        ("P-07", "M-02"),
         _sparse_offer,
     ),
 )

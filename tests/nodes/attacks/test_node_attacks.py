@@ -72,6 +72,7 @@ def test_every_attack_has_its_expected_end() -> None:
     assert all(attack.summary.endswith(".") and attack.rules for attack in ROWS)
 
 
+@pytest.mark.req("A-01", "A-02")
 @pytest.mark.parametrize("attack", ROWS, ids=lambda attack: attack.name)
 def test_attack_gains_nothing(attack: Attack) -> None:
     elsewhere, outcome, reason, blamed = EXPECTED[attack.name]

@@ -377,7 +377,7 @@ def test_behind_some_rules_stands_another(
 def test_every_attack_and_each_of_its_rules_has_a_lock() -> None:
     assert set(NODE_LOCKS) == set(ROWS)
     for name, attack in ROWS.items():
-        assert set(attack.rules) <= {rule for lock in NODE_LOCKS[name] for rule in lock.rules}, name
+        assert set(attack.rules) == {rule for lock in NODE_LOCKS[name] for rule in lock.rules}, name
 
 
 def test_what_takes_two_rules_is_locked_twice_and_no_half_of_it_is_left_out() -> None:
