@@ -32,7 +32,7 @@ class FileSpool:
         weakref.finalize(self, os.close, self._handle)
 
     def append(self, data: bytes) -> int:
-        """Store `data`; return where it begins."""
+        """Store `data`; return what to call it: where it begins."""
         start, rest = self._size, memoryview(data)
         while rest:
             try:
@@ -43,10 +43,10 @@ class FileSpool:
             rest = rest[written:]
         return start
 
-    def read(self, start: int, size: int) -> bytes:
-        """Return `size` bytes from `start` on."""
+    def read(self, name: int, start: int, size: int) -> bytes:
+        """Return `size` bytes from `start` on of what `append` called `name`."""
         try:
-            data = os.pread(self._handle, size, start)
+            data = os.pread(self._handle, size, name + start)
         except OSError as error:
             raise self._unusable(error) from None
         if len(data) < size:

@@ -257,7 +257,7 @@ def check_offer(
         node_id: This node.
         policy: What this node agrees to.
         signing_key: Active node of the roster to Ed25519 key.
-        members: How many active nodes the roster has; the coordinator chooses which of them it asks.
+        members: Active nodes of the roster; the coordinator chooses which of them it asks.
 
     Raises:
         OfferRefused: with the rule that forbids it.

@@ -295,11 +295,9 @@ class MaskingCoordinator:
             return self._fail(AbortReason.GRAPH_TOO_THIN)
 
         def peer_encapsulations(node: NodeId) -> PeerEncapsulations:
-            senders = sorted(seen.graph.predecessors(node) & seen.agreed)
-            slots = ((sender, seen.graph.slot(sender, node)) for sender in senders)
-            given = tuple(
-                (p, capsules.get(p, slot), seen.confirmation(p, node)) for p, slot in slots
-            )
+            behind = seen.agreed - seen.graph.successors(node)
+            seats = sorted(item for item in seen.graph.seats(node).items() if item[0] in behind)
+            given = tuple((p, capsules.get(p, s), seen.confirmation(p, s)) for p, s in seats)
             return PeerEncapsulations(self._setup.round_id, agreed, given)
 
         return self._enter_next(Phase.SHARES, agreed, now, peer_encapsulations)
@@ -312,10 +310,8 @@ class MaskingCoordinator:
         among, graph, boxes = self._answered, self._seen.graph, self._boxes
 
         def peer_shares(node: NodeId) -> PeerShares:
-            dealers = sorted(graph.neighbours(node) & among)
-            given = tuple(
-                (dealer, boxes.get(dealer, graph.slot(dealer, node))) for dealer in dealers
-            )
+            seats = sorted(item for item in graph.seats(node).items() if item[0] in among)
+            given = tuple((dealer, boxes.get(dealer, seat)) for dealer, seat in seats)
             return PeerShares(self._setup.round_id, sharers, given)
 
         entered = self._enter(Phase.INPUT, sharers, None)

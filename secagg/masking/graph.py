@@ -70,12 +70,13 @@ class Graph:
         steps = (*range(1, half + 1), *range(n - half, n)) if half else range(1, n)
         return tuple(self._at(node, steps))
 
-    def slot(self, node: NodeId, neighbour: NodeId) -> int:
-        """Return the place of `neighbour` in `around(node)`."""
-        distance = (self._of(neighbour) - self._of(node)) % len(self.circle)
-        if not self.half or distance <= self.half:
-            return distance - 1
-        return 2 * self.half - (len(self.circle) - distance)
+    def seats(self, node: NodeId) -> dict[NodeId, int]:
+        """Return each neighbour of `node` with the slot that `node` has among that one's own.
+
+        Of k neighbours, the one in slot s has `node` in its slot k - 1 - s.
+        """
+        around = self.around(node)
+        return {peer: len(around) - 1 - slot for slot, peer in enumerate(around)}
 
     def is_whole(self, survivors: Collection[NodeId], threshold: int) -> bool:
         """Tell whether `survivors` leave every window of k/2 consecutive places its quota (M-25).

@@ -105,13 +105,14 @@ class Recovery:
         peers = sorted(seen.graph.neighbours(owner) & seen.agreed)
         backup = seen.backups[owner]
         seeds = pairs.open_backup(round_secret, context, owner, backup, peers)
-        ahead = seen.graph.successors(owner)
+        slots = {peer: slot for slot, peer in enumerate(seen.graph.ahead(owner))}
+        seats = seen.graph.seats(owner)
         due = []
         for peer in peers:
             if peer not in self._survivors:
                 continue
-            pair = (owner, peer) if peer in ahead else (peer, owner)
-            if pairs.confirmation(seeds[peer]) != seen.confirmation(*pair):
+            begun = (owner, slots[peer]) if peer in slots else (peer, seats[peer])
+            if pairs.confirmation(seeds[peer]) != seen.confirmation(*begun):
                 raise AuthenticationError(owner, "its backup does not hold its pair seeds")
             due.append(pair_mask(seeds[peer], me=owner, peer=peer))
         return due
@@ -196,6 +197,8 @@ class Recovery:
 
         Owners with the same holders are taken together: the coefficients are theirs in common.
         """
+        if not self._unjudged:
+            return
         alike: dict[tuple[int, ...], list[NodeId]] = defaultdict(list)
         for owner in self._unjudged:
             alike[tuple(sorted(self._shares.of(owner)))].append(owner)

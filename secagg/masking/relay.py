@@ -7,6 +7,8 @@ ciphertext. Source: specs/30-masking.md sections 4.2 and 4.3.
 
 from __future__ import annotations
 
+import itertools
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
@@ -14,17 +16,15 @@ from secagg.types import NodeId
 
 __all__ = ["MakeSpool", "MemorySpool", "Relay", "Spool"]
 
-_LENGTH = 2  # bytes of an item's length
-
 
 class Spool(Protocol):
     """Bytes that are written once and read a few at a time."""
 
     def append(self, data: bytes) -> int:
-        """Store `data`; return where it begins."""
+        """Store `data`; return what to call it."""
 
-    def read(self, start: int, size: int) -> bytes:
-        """Return `size` bytes from `start` on, all of them stored before."""
+    def read(self, name: int, start: int, size: int) -> bytes:
+        """Return `size` bytes from `start` on of what `append` called `name`."""
 
 
 MakeSpool: TypeAlias = Callable[[], Spool]
@@ -35,17 +35,16 @@ class MemorySpool:
     """A spool in memory."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._parts: list[bytes] = []
 
     def append(self, data: bytes) -> int:
-        """Store `data`; return where it begins."""
-        start = len(self._data)
-        self._data += data
-        return start
+        """Store `data`; return what to call it."""
+        self._parts.append(data)
+        return len(self._parts) - 1
 
-    def read(self, start: int, size: int) -> bytes:
-        """Return `size` bytes from `start` on."""
-        return bytes(self._data[start : start + size])
+    def read(self, name: int, start: int, size: int) -> bytes:
+        """Return `size` bytes from `start` on of what `append` called `name`."""
+        return self._parts[name][start : start + size]
 
 
 class Relay:
@@ -53,18 +52,15 @@ class Relay:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._at: dict[NodeId, tuple[int, int]] = {}  # where a giver's items begin, bytes of each
+        self._at: dict[NodeId, tuple[int, array[int]]] = {}
+        """What the spool calls a giver's items, and where each begins and ends."""
 
     def put(self, giver: NodeId, items: Sequence[bytes]) -> None:
-        """Store the items of `giver`, each shorter than 65 536 bytes."""
-        size = _LENGTH + max(map(len, items), default=0)
-        records = (len(item).to_bytes(_LENGTH, "little") + item for item in items)
-        data = b"".join(record.ljust(size, b"\0") for record in records)
-        self._at[giver] = self._spool.append(data), size
+        """Store the items of `giver`."""
+        bounds = array("I", itertools.accumulate(map(len, items), initial=0))
+        self._at[giver] = self._spool.append(b"".join(items)), bounds
 
     def get(self, giver: NodeId, number: int) -> bytes:
         """Return an item that `giver` gave."""
-        start, size = self._at[giver]
-        record = self._spool.read(start + number * size, size)
-        length = int.from_bytes(record[:_LENGTH], "little")
-        return record[_LENGTH : _LENGTH + length]
+        name, bounds = self._at[giver]
+        return self._spool.read(name, bounds[number], bounds[number + 1] - bounds[number])

@@ -34,9 +34,9 @@ class Transcript:
     sharers: tuple[NodeId, ...] = ()
     survivors: tuple[NodeId, ...] = ()
 
-    def confirmation(self, initiator: NodeId, responder: NodeId) -> bytes:
-        """Return the commitment to the pair's mask seed that `initiator` gave."""
-        start = _CONFIRMATION * self.graph.slot(initiator, responder)
+    def confirmation(self, initiator: NodeId, slot: int) -> bytes:
+        """Return the commitment that `initiator` gave to its mask seed with a successor."""
+        start = _CONFIRMATION * slot
         return self.confirmations[initiator][start : start + _CONFIRMATION]
 
 
@@ -57,12 +57,9 @@ class Shares:
     def of(self, owner: NodeId) -> dict[int, bytes]:
         """Return evaluation point to share."""
         found = {}
-        for holder in (*self._graph.around(owner), owner):
-            if holder not in self._data:
-                continue
-            given, shares = self._data[holder]
-            slot = len(given) - 1 if holder == owner else self._graph.slot(holder, owner)
-            if given[slot]:
-                start = SHARE_SIZE * slot
+        for index, holder in enumerate((owner, *self._graph.around(owner)), start=1):
+            # `Graph.seats`: among the neighbours of a neighbour a node counts from the other end.
+            if holder in self._data and (answer := self._data[holder])[0][-index]:
+                shares, start = answer[1], len(answer[1]) - SHARE_SIZE * index
                 found[self._point[holder]] = shares[start : start + SHARE_SIZE]
         return found

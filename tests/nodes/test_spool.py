@@ -33,14 +33,15 @@ def test_short_writes_are_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "pwrite", lambda handle, data, at: real(handle, data[:3], at))
     assert spool.append(b"0123456789") == 0
     assert spool.append(b"abc") == 10
-    assert spool.read(8, 4) == b"89ab"
+    assert spool.read(8, 0, 4) == b"89ab"
+    assert spool.read(10, 1, 2) == b"bc"
 
 
 def test_reading_past_the_end_is_not_a_short_answer(tmp_path: Path) -> None:
     spool = FileSpool(tmp_path)
     spool.append(b"abc")
     with pytest.raises(ConfigError, match="cut short"):
-        spool.read(0, 4)
+        spool.read(0, 1, 3)
 
 
 def test_the_file_goes_with_the_spool(tmp_path: Path) -> None:
