@@ -10,7 +10,7 @@ Source: specs/30-masking.md section 3; Bell et al. 2020, section 4 (random Harar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +46,7 @@ class Graph:
 
     def successors(self, node: NodeId) -> frozenset[NodeId]:
         """Return the neighbours to whom `node` sends a key, about half of them (M-26)."""
-        return frozenset(self._at(node, self._ahead(node)))
+        return frozenset(self.ahead(node))
 
     def predecessors(self, node: NodeId) -> frozenset[NodeId]:
         """Return the neighbours that send `node` a key: all that are no successors."""
@@ -54,21 +54,22 @@ class Graph:
 
     def neighbours(self, node: NodeId) -> frozenset[NodeId]:
         """Return the nodes that `node` masks with and shares its secrets among."""
-        if not self.half:
-            self._of(node)
-            return frozenset(self.circle) - {node}
-        steps = (*range(-self.half, 0), *range(1, self.half + 1))
-        return frozenset(self._at(node, steps))
+        return frozenset(self.around(node))
 
     def ahead(self, node: NodeId) -> tuple[NodeId, ...]:
         """Return the successors of `node` in the order of their slots, from 0 on."""
-        return tuple(self._at(node, self._ahead(node)))
+        n, place = len(self.circle), self._of(node)
+        if self.half:
+            return self._run(place + 1, self.half)
+        opposite = n % 2 == 0 and place < n // 2  # of two opposite nodes the first sends
+        return self._run(place + 1, (n - 1) // 2 + int(opposite))
 
     def around(self, node: NodeId) -> tuple[NodeId, ...]:
         """Return the neighbours of `node` in the order of their slots, its successors first."""
-        n, half = len(self.circle), self.half
-        steps = (*range(1, half + 1), *range(n - half, n)) if half else range(1, n)
-        return tuple(self._at(node, steps))
+        n, half, place = len(self.circle), self.half, self._of(node)
+        if not half:
+            return self._run(place + 1, n - 1)
+        return self._run(place + 1, half) + self._run(place + n - half, half)
 
     def seats(self, node: NodeId) -> dict[NodeId, int]:
         """Return each neighbour of `node` with the slot that `node` has among that one's own.
@@ -106,16 +107,11 @@ class Graph:
         ahead = np.concatenate([[0], np.cumsum(np.concatenate([present, present[:width]]))])
         return present, ahead[width : width + len(present)] - ahead[: len(present)]
 
-    def _ahead(self, node: NodeId) -> range:
-        if self.half:
-            return range(1, self.half + 1)
-        n = len(self.circle)
-        opposite = n % 2 == 0 and self._of(node) < n // 2  # of two opposite nodes the first sends
-        return range(1, (n - 1) // 2 + 1 + int(opposite))
-
-    def _at(self, node: NodeId, steps: Sequence[int]) -> Iterator[NodeId]:
-        start, n = self._of(node), len(self.circle)
-        return (self.circle[(start + step) % n] for step in steps)
+    def _run(self, start: int, count: int) -> tuple[NodeId, ...]:
+        """Return `count` consecutive nodes of the circle, fewer than all."""
+        start %= len(self.circle)
+        end = start + count
+        return self.circle[start:end] + self.circle[: max(0, end - len(self.circle))]
 
     def _of(self, node: NodeId) -> int:
         place = self.place.get(node)
