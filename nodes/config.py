@@ -19,8 +19,8 @@ from fl_core.config import ModelConfig, TrainConfig
 from fl_core.errors import ModelError
 from fl_core.server_opt import ServerOptConfig
 from nodes.session.offer import NodePolicy, RunPlan
+from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.errors import ConfigError
-from secagg.masking.parameters import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.schemes import scheme_named
 
 __all__ = [

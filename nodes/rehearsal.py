@@ -17,7 +17,7 @@ from nodes.coordinator_daemon import fresh_run, server_step
 from nodes.learner import parse_training, use_one_thread
 from nodes.session.events import TrainRequested
 from nodes.simulator import Network, Simulation, Trainer
-from secagg.masking.parameters import DEFAULT_COLLUSION, DEFAULT_DROPOUT
+from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.types import NodeId
 
 __all__ = ["build_simulation", "random_updates", "sharded_training"]

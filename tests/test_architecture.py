@@ -25,7 +25,7 @@ UNSAFE_FORMATS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"
 MAX_LINES = 500
 LAYERS = (
     ("secagg/version.py", "secagg/errors.py"),
-    ("secagg/types.py", "secagg/tags.py"),
+    ("secagg/types.py", "secagg/tags.py", "secagg/tails.py", "secagg/assumptions.py"),
     ("secagg/ring.py", "secagg/primitives/"),
     ("secagg/encoding.py", "secagg/wire/messages.py"),
     ("secagg/wire/codec.py", "secagg/steps.py"),

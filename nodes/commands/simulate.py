@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nodes.progress import human_bytes
+from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.errors import RunIncompleteError
-from secagg.masking.parameters import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.schemes import SCHEMES
 
 __all__ = ["command"]

@@ -13,17 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, FAILURE_BITS, SECURITY_BITS
 from secagg.errors import ConfigError
-from secagg.masking.parameters import (
-    DEFAULT_COLLUSION,
-    DEFAULT_DROPOUT,
-    FAILURE_BITS,
-    MAX_BITS,
-    SECURITY_BITS,
-    choose,
-    graph_failure_bits,
-    liveness_bits,
-)
+from secagg.masking.parameters import MAX_BITS, choose, graph_failure_bits, liveness_bits
 
 __all__ = ["command"]
 

@@ -12,16 +12,10 @@ import numpy as np
 
 from nodes.session.events import RunState
 from nodes.session.model_transfer import model_digest, to_bytes
+from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, colluders_among
 from secagg.encoding import FixedPoint, Segment, ring_bits_for
 from secagg.errors import ConfigError, OfferRefused
-from secagg.masking.parameters import (
-    DEFAULT_COLLUSION,
-    DEFAULT_DROPOUT,
-    MAX_DEGREE,
-    choose,
-    colluders_among,
-    insecurity,
-)
+from secagg.masking.parameters import MAX_DEGREE, choose, insecurity
 from secagg.schemes import SCHEMES, scheme_named
 from secagg.types import MAX_COHORT, NodeId, RefusalReason, RoundSetup
 from secagg.wire.codec import offer_hash

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from secagg.assumptions import FAILURE_BITS, SECURITY_BITS
 from secagg.errors import ConfigError
-from secagg.masking.parameters import FAILURE_BITS, SECURITY_BITS, SPARSE_FROM, _bars
+from secagg.masking.parameters import SPARSE_FROM
+from secagg.tails import bars
 
 __all__ = [
     "OFFER_DRAWS_BITS",
@@ -91,8 +93,8 @@ def smallest_committee(
     """
     if members >= SPARSE_FROM:
         most = min(members - 1, LARGEST)
-        private = _bars(members, max(colluders, 1), odds=_odds(SECURITY_BITS), most=most)
-        live = _bars(members, silent, odds=1 << FAILURE_BITS, most=most)
+        private = bars(members, max(colluders, 1), odds=_odds(SECURITY_BITS), most=most)
+        live = bars(members, silent, odds=1 << FAILURE_BITS, most=most)
         for size, (held, lost) in enumerate(zip(private, live, strict=True), start=1):
             found = _packed(size, max(1, held - 1), silent=lost - 1, sharing=sharing)
             if found and found.correctable(size - found.silent) >= LIARS:
@@ -115,8 +117,8 @@ def check_committee(
         least, why = colluders, "the colluding nodes hold more shares"
     else:
         most = min(members - 1, max(made.size, 1))
-        bars = _bars(members, max(colluders, 1), odds=_odds(SECURITY_BITS), most=most)
-        least = bars[made.size - 1] - 1
+        caps = bars(members, max(colluders, 1), odds=_odds(SECURITY_BITS), most=most)
+        least = caps[made.size - 1] - 1
         why = f"more colluding members are likelier than 2^-{SECURITY_BITS}"
     if made.threshold < max(1, least):
         raise ConfigError(

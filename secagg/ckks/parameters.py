@@ -13,6 +13,13 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
+from secagg.assumptions import (
+    DEFAULT_COLLUSION,
+    DEFAULT_DROPOUT,
+    colluders_among,
+    fraction_of,
+    shortened,
+)
 from secagg.ckks.committees import (
     SHARE_PRIMES,
     CommitteeParameters,
@@ -22,13 +29,6 @@ from secagg.ckks.committees import (
 )
 from secagg.ckks.headroom import RingParameters, check_ring, smallest_ring
 from secagg.errors import ConfigError
-from secagg.masking.parameters import (
-    DEFAULT_COLLUSION,
-    DEFAULT_DROPOUT,
-    _fraction,
-    _short,
-    colluders_among,
-)
 from secagg.types import MAX_COHORT
 
 __all__ = ["CkksParameters", "check", "choose"]
@@ -179,9 +179,13 @@ def _nearest(members: int, fewer: int, loyal: int, *, given: tuple[float, float]
     collusion, dropout = given
     ways = []
     if fewer >= 0:
-        ways.append(f"with collusion {_short(collusion)} use dropout {_fraction(fewer, members)}")
+        ways.append(
+            f"with collusion {shortened(collusion)} use dropout {fraction_of(fewer, members)}"
+        )
     if loyal >= 0:
-        ways.append(f"with dropout {_short(dropout)} use collusion {_fraction(loyal, members)}")
+        ways.append(
+            f"with dropout {shortened(dropout)} use collusion {fraction_of(loyal, members)}"
+        )
     return ", or ".join(ways) or "lower both collusion and dropout"
 
 

@@ -7,7 +7,8 @@ the equally weighted sum of the secrets: Σ w·c + a·Σ w·s = Σ w·m + Σ w·
 Ciphertexts are in SEAL's NTT form, where a product of polynomials goes residue by residue.
 Messages, secrets and what is opened are coefficients.
 
-Source: specs/35-ckks-parameters.md; Cheon et al. 2017 (CKKS); Lyubashevsky, Peikert and Regev 2010 (RLWE).
+Source: specs/35-ckks-parameters.md; Cheon et al. 2017 (CKKS); Lyubashevsky, Peikert and Regev 2010
+(RLWE).
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class Context:
         except (RuntimeError, ValueError, TypeError) as error:  # all that the binding raises
             raise ConfigError(
                 f"SEAL has no ring of degree {degree} with a prime of {modulus_bits} bits: {error}",
-                hint="use a degree of 2048 and 40 to 54 bits, or 4096 and up to 60",
+                hint="use a degree of 2048 and up to 54 bits, or 4096 and up to 60",
             ) from error
         self.evaluator = self.api.Evaluator(self.handle)
         self.level: tuple[int, ...] = tuple(self.handle.first_parms_id())

@@ -17,34 +17,32 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from secagg.assumptions import (
+    DEFAULT_COLLUSION,
+    DEFAULT_DROPOUT,
+    FAILURE_BITS,
+    SECURITY_BITS,
+    colluders_among,
+    fraction_of,
+    shortened,
+)
 from secagg.errors import ConfigError
 from secagg.masking.graph import window_quota
+from secagg.tails import bars, failure_bits_of, tail
 from secagg.types import MAX_COHORT
 
 __all__ = [
-    "DEFAULT_COLLUSION",
-    "DEFAULT_DROPOUT",
-    "FAILURE_BITS",
     "GRAPH_DRAWS",
     "MAX_BITS",
     "MAX_DEGREE",
-    "SECURITY_BITS",
     "SPARSE_FROM",
     "MaskingParameters",
     "choose",
-    "colluders_among",
     "graph_failure_bits",
     "insecurity",
     "liveness_bits",
 ]
 
-DEFAULT_COLLUSION: Final = 0.33
-"""Just below a third: with a third of dropouts, a third of colluders would be too many."""
-DEFAULT_DROPOUT: Final = 1 / 3
-SECURITY_BITS: Final = 40
-"""A round's graph exposes anybody with probability at most 2^-40."""
-FAILURE_BITS: Final = 20
-"""A round is lost to an unlucky graph with probability at most 2^-20, below one in a million."""
 MAX_BITS: Final = 128
 """Highest of either; so far, some fraction always is allowed that a hint can name."""
 MAX_DEGREE: Final = 2048
@@ -120,14 +118,9 @@ def choose(
     loyal = bisect_left(range(colluders), True, key=lambda a: _solve(aim, a, dropouts) is None) - 1
     raise ConfigError(
         f"{n} nodes cannot withstand {colluders} that collude and {dropouts} that drop out: {why}",
-        hint=f"with collusion {_short(collusion)} use dropout {_fraction(fewer, n)}, "
-        f"or with dropout {_short(dropout)} use collusion {_fraction(loyal, n)}",
+        hint=f"with collusion {shortened(collusion)} use dropout {fraction_of(fewer, n)}, "
+        f"or with dropout {shortened(dropout)} use collusion {fraction_of(loyal, n)}",
     )
-
-
-def colluders_among(members: int, collusion: float) -> int:
-    """Return A: how many of `members` nodes may collude at that fraction (P-01)."""
-    return math.floor(collusion * members + 1e-9)
 
 
 def insecurity(
@@ -193,8 +186,8 @@ def graph_failure_bits(
     half = _half(n, neighbours)
     if not half:
         return math.inf if threshold > colluders else 0.0
-    ways = _tail(quorum, max(colluders, 1), half, _colluder_bar(threshold)) * n * GRAPH_DRAWS
-    return _bits(ways, math.comb(quorum, half))
+    ways = tail(quorum, max(colluders, 1), half, _colluder_bar(threshold)) * n * GRAPH_DRAWS
+    return failure_bits_of(ways, math.comb(quorum, half))
 
 
 @lru_cache(maxsize=256)
@@ -207,7 +200,7 @@ def liveness_bits(n: int, *, neighbours: int, threshold: int, dropouts: int) -> 
     if not half:
         return math.inf if n - dropouts >= threshold else 0.0
     bar = half - window_quota(threshold) + 1
-    return _bits(_tail(n, dropouts, half, max(bar, 0)) * n, math.comb(n, half))
+    return failure_bits_of(tail(n, dropouts, half, max(bar, 0)) * n, math.comb(n, half))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +244,8 @@ def _sparse(aim: _Aim, quorum: int, colluders: int, dropouts: int) -> tuple[int,
         return None
     most = min((aim.n - 2) // 2, MAX_DEGREE // 2)  # beyond it the graph is complete
     odds = _privacy_odds(aim.n, aim.security_bits)
-    private = _bars(quorum, max(colluders, 1), odds=odds, most=most)  # P-03
-    live = _bars(aim.n, dropouts, odds=aim.n << aim.failure_bits, most=most)
+    private = bars(quorum, max(colluders, 1), odds=odds, most=most)  # P-03
+    live = bars(aim.n, dropouts, odds=aim.n << aim.failure_bits, most=most)
     for half, (quota, losses) in enumerate(zip(private, live, strict=True), start=1):
         if half - quota + 1 >= losses:  # a window that is too thin has lost that many
             return half, quota
@@ -262,57 +255,6 @@ def _sparse(aim: _Aim, quorum: int, colluders: int, dropouts: int) -> tuple[int,
 def _privacy_odds(n: int, security_bits: int) -> int:
     """Return the least 1/p that P-04 asks for, p for a single window to hold too many."""
     return GRAPH_DRAWS * n << security_bits
-
-
-@lru_cache(maxsize=64)
-def _bars(population: int, marked: int, *, odds: int, most: int) -> tuple[int, ...]:
-    """Return the least b with odds · P[X ≥ b] ≤ 1, for each number of draws 1 … `most`.
-
-    X is hypergeometric: how many of `marked` are among h drawn of `population`. From h to h + 1
-    the bar stays or rises by one, so that tail, point mass and C(population, h), all as integers,
-    follow from those before by a multiplication and an exact division with small numbers. The
-    point mass is never 0: bar - 1 is a count that can be drawn, or the bar would be lower.
-    """
-    bars: list[int] = []
-    bar, tail, total = 1, 0, 1
-    point = 1  # ways to draw bar - 1 marked ones
-    for draws in range(1, most + 1):
-        rest = population - draws + 1
-        tail = (tail * rest + point * (marked - bar + 1)) // draws
-        total = total * rest // draws
-        point = point * (rest - marked + bar - 1) // (draws - bar + 1)
-        if tail * odds > total:
-            point = _next_point(population, marked, draws=draws, bar=bar, point=point)
-            tail -= point
-            bar += 1
-        bars.append(bar)
-    return tuple(bars)
-
-
-def _next_point(population: int, marked: int, *, draws: int, bar: int, point: int) -> int:
-    """Return the ways to draw `bar` marked ones, from the `point` > 0 ways to draw one fewer."""
-    others = population - marked
-    up = (marked - bar + 1) * (draws - bar + 1)
-    return point * up // (bar * (others - draws + bar))
-
-
-def _tail(population: int, marked: int, draws: int, bar: int) -> int:
-    """Return in how many of the C(population, draws) ways at least `bar` marked ones are drawn."""
-    others = population - marked
-    count = max(bar, draws - others, 0)
-    if count > min(marked, draws):
-        return 0
-    point = math.comb(marked, count) * math.comb(others, draws - count)
-    ways = 0
-    while point:
-        ways += point
-        count += 1
-        point = _next_point(population, marked, draws=draws, bar=count, point=point)
-    return ways
-
-
-def _bits(ways: int, total: int) -> float:
-    return max(0.0, math.log2(total) - math.log2(ways)) if ways else math.inf
 
 
 def _majority(n: int, colluders: int) -> int:
@@ -364,12 +306,13 @@ def _bad_window(
 ) -> str | None:
     """Judge a sparse graph."""
     half, limit = _half(n, neighbours), f"2^-{security_bits}"
-    bars = _bars(quorum, max(colluders, 1), odds=_privacy_odds(n, security_bits), most=(n - 2) // 2)
-    quota = bars[half - 1]
+    odds = _privacy_odds(n, security_bits)
+    caps = bars(quorum, max(colluders, 1), odds=odds, most=(n - 2) // 2)
+    quota = caps[half - 1]
     if quota > half:
-        wider = next((h for h, bar in enumerate(bars, start=1) if h > half and bar <= h), 0)
+        wider = next((h for h, bar in enumerate(caps, start=1) if h > half and bar <= h), 0)
         degree = 2 * wider if wider else n - 1
-        least = 2 * bars[wider - 1] - 1 if wider else max(colluders, n // 2) + 1
+        least = 2 * caps[wider - 1] - 1 if wider else max(colluders, n // 2) + 1
         return (
             f"{neighbours} neighbours: all {half} in a window collude with a probability above "
             f"{limit}; use at least {degree}, with threshold {least}"
@@ -386,21 +329,6 @@ def _bad_window(
             f"window of {half} has places; use at most {2 * half - 1}"
         )
     return None
-
-
-def _fraction(count: int, n: int) -> str:
-    """Return the shortest decimal below 1/2 that stands for `count` of n nodes."""
-    for digits in range(1, 10):
-        scaled = -(-count * 10**digits // n)
-        value = scaled / 10**digits
-        if value < 0.5 and math.floor(value * n + 1e-9) == count:
-            return f"{value:.{digits}f}"
-    return repr(count / n)
-
-
-def _short(fraction: float) -> str:
-    """Return at most four decimals, rounded down so that what a hint allows is allowed."""
-    return f"{math.floor(fraction * 10**4 + 1e-9) / 10**4:g}"
 
 
 def _check(n: int, fractions: dict[str, float]) -> None:

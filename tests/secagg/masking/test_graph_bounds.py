@@ -11,12 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from secagg.assumptions import FAILURE_BITS, SECURITY_BITS
 from secagg.masking import parameters
 from secagg.masking.graph import build_graph, window_quota
 from secagg.masking.parameters import (
-    FAILURE_BITS,
     GRAPH_DRAWS,
-    SECURITY_BITS,
     MaskingParameters,
     choose,
     graph_failure_bits,

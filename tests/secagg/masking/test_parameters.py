@@ -10,12 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, SECURITY_BITS
 from secagg.errors import ConfigError
 from secagg.masking.parameters import (
-    DEFAULT_COLLUSION,
-    DEFAULT_DROPOUT,
     MAX_DEGREE,
-    SECURITY_BITS,
     SPARSE_FROM,
     MaskingParameters,
     choose,
