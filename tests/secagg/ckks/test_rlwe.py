@@ -1,31 +1,23 @@
-"""The algebra on SEAL: exact sums, bounded errors, quiet secrets, and libraries that do not fit."""
+"""The algebra on SEAL: exact sums, bounded errors, uniform ciphertexts and quiet secrets."""
 
 import hashlib
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher
-from cryptography.hazmat.primitives.ciphers.algorithms import AES256
-from cryptography.hazmat.primitives.ciphers.modes import CTR
 from numpy.typing import NDArray
 from scipy.special import chdtrc  # type: ignore[import-untyped]  # scikit-learn brings scipy
 
-from secagg.ckks import rlwe, seal
-from secagg.ckks.rlwe import ERROR_BOUND, Ring, Secret, add, open_sum, pack, packed_size, unpack
-from secagg.errors import ConfigError, LocalProtocolError
+from secagg.ckks import rlwe
+from secagg.ckks.rlwe import ERROR_BOUND, Ring, Secret, add, open_sum, pack
+from secagg.errors import LocalProtocolError
+from tests.support.rlwe import SEED, N
 
-N: Final = 2048
 RATE: Final = 1e-9
 """Probability at most that one of the statistics below fails without cause."""
 SIGMAS: Final = 6.2  # two-sided, of a normal variable: below RATE
-SEED: Final = hashlib.sha256(b"public elements of the tests").digest()
 OTHER_SEED: Final = hashlib.sha256(b"other public elements").digest()
 
 Integers = NDArray[np.int64]
@@ -248,80 +240,6 @@ def test_a_secret_is_rebuilt_from_its_coefficients(ring: Ring) -> None:
         again.coefficients[0] = 1
 
 
-# --- public elements ------------------------------------------------------------------------------
-
-
-def slow_elements(ring: Ring, seed: bytes, count: int) -> list[int]:
-    stream = Cipher(AES256(seed), CTR(bytes(16))).encryptor().update(bytes(32 * count))
-    mask = (1 << ring.modulus.bit_length()) - 1
-    words = (int.from_bytes(stream[i : i + 8], "little") & mask for i in range(0, len(stream), 8))
-    return [word for word in words if word < ring.modulus][:count]
-
-
-@pytest.mark.parametrize(("degree", "bits"), [(1024, 14), (2048, 49)])
-def test_public_elements_equal_the_slow_way(degree: int, bits: int) -> None:
-    ring = Ring(degree, bits)  # the prime of 14 bits is 12289: a quarter is rejected
-    for number in range(6):
-        seed = hashlib.sha256(bytes([number])).digest()
-        elements = ring.public_elements(seed, 8)
-        assert elements.shape == (8, degree)
-        assert elements.dtype == np.uint64
-        assert elements.reshape(-1).tolist() == slow_elements(ring, seed, 8 * degree)
-        assert np.array_equal(ring.public_elements(seed, 3), elements[:3])
-
-
-def test_public_elements_of_one_seed_stay_what_they_are(ring: Ring) -> None:
-    elements = ring.public_elements(bytes(32), 2)
-    assert ring.modulus == 562949953392641
-    assert elements[0, :3].tolist() == [352541531477468, 145762946271405, 76725220937555]
-    digest = hashlib.sha256(elements.astype("<u8").tobytes()).hexdigest()
-    assert digest == "c3a68ccb360f394012f42ef71b8d77d774fe88ee57a6fb927dddad1501c26a33"
-    with pytest.raises(LocalProtocolError):
-        ring.public_elements(bytes(31), 1)
-
-
-# --- packing --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("degree", "bits"),
-    [
-        (1024, 14),
-        (1024, 27),
-        (2048, 32),
-        (2048, 33),
-        (2048, 39),
-        (2048, 40),
-        (2048, 54),
-        (4096, 60),
-    ],
-)
-def test_packing_inverts_and_takes_the_bits_of_the_modulus(degree: int, bits: int) -> None:
-    ring = Ring(degree, bits)
-    values = ring.public_elements(SEED, 2)
-    values[0, :3] = 0, 1, ring.modulus - 1
-    data = pack(values, ring)
-    assert len(data) == packed_size(2, ring) == 2 * degree * bits // 8
-    back = unpack(data, 2, ring)
-    assert back is not None
-    assert back.dtype == np.uint64
-    assert np.array_equal(back, values)
-    for wrong in (data[:-1], data + b"\0", b""):
-        assert unpack(wrong, 2, ring) is None
-    assert unpack(b"\xff" * len(data), 2, ring) is None
-    values[1, 7] = ring.modulus
-    assert unpack(pack(values, ring), 2, ring) is None
-
-
-def test_packed_bytes_are_planes_of_32_16_and_1_bits(ring: Ring) -> None:
-    values = ring.public_elements(SEED, 1)
-    plain = values[0].tolist()
-    low = b"".join((x & 0xFFFFFFFF).to_bytes(4, "little") for x in plain)
-    middle = b"".join((x >> 32 & 0xFFFF).to_bytes(2, "little") for x in plain)
-    top = bytes(sum((plain[i + N // 8 * k] >> 48) << k for k in range(8)) for i in range(N // 8))
-    assert pack(values, ring) == low + middle + top
-
-
 # --- refusals of wrong calls ----------------------------------------------------------------------
 
 
@@ -355,175 +273,12 @@ def test_wrong_calls_are_refused(ring: Ring) -> None:
     secret.encrypt(np.full((1, N), -half), SEED)  # none of the refusals spent it
 
 
-@pytest.mark.parametrize(
-    ("degree", "bits"),
-    [(2048, 55), (1024, 28), (512, 20), (2048, 61), (2048, 5), (3000, 40), (0, 40), (-1, 40)],
-)
-def test_weak_and_impossible_rings_are_refused(degree: int, bits: int) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Ring(degree, bits)
-    assert caught.value.hint
-
-
-def test_the_prime_is_the_largest_that_serves(ring: Ring) -> None:
-    q = ring.modulus
-    assert q % (2 * N) == 1
-    assert pow(3, q - 1, q) == 1
-    assert all(pow(3, p - 1, p) != 1 for p in range(q + 2 * N, 1 << 49, 2 * N))
-
-
 # --- secrets stay quiet ---------------------------------------------------------------------------
 
 
 def test_secrets_are_not_in_their_repr(ring: Ring) -> None:
     secret = Secret.fresh(ring, 4)
     assert repr(secret) == f"Secret(ring=Ring(degree={N}, modulus={ring.modulus}))"
-
-
-class Recorder:
-    """Passes save and load on to a SEAL object and notes what their path stands for."""
-
-    def __init__(self, thing: Any, files: list[str]) -> None:
-        self._thing, self._files = thing, files
-
-    def save(self, path: str) -> None:
-        self._files.append(str(Path(path).readlink()))
-        self._thing.save(path)
-
-    def load(self, context: Any, path: str) -> None:
-        self._files.append(str(Path(path).readlink()))
-        self._thing.load(context, path)
-
-
-def test_seal_touches_only_memory_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    files: list[str] = []
-    save, load = seal.Channel.save, seal.Channel.load
-
-    def recorded_load(channel: seal.Channel, thing: Any, frame: seal.Frame) -> Any:
-        load(channel, Recorder(thing, files), frame)
-        return thing
-
-    monkeypatch.setattr(
-        seal.Channel, "save", lambda channel, thing: save(channel, Recorder(thing, files))
-    )
-    monkeypatch.setattr(seal.Channel, "load", recorded_load)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    ring = Ring(N, 49)
-    secret = Secret.fresh(ring, 4)
-    open_sum(ring, secret, secret.encrypt(np.zeros((2, N), dtype=np.int64), SEED), SEED)
-    assert len(files) > 15
-    assert set(files) == {"/memfd:secagg (deleted)"}
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_no_memory_file_outlives_its_operation(ring: Ring) -> None:
-    def open_files() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    message = np.zeros((1, N), dtype=np.int64)
-    before = open_files()
-    kept: list[object] = []
-    for _ in range(200):
-        secret = Secret.fresh(Ring(N, 49), 2)
-        kept.append((secret, secret.encrypt(message, SEED)))
-        frame = ring.context.ciphertext_frame(2, ntt=False)
-        frame.data[0] ^= 1
-        with pytest.raises(RuntimeError), seal.Channel(ring.context) as channel:
-            channel.load(ring.context.api.Ciphertext(), frame)
-    assert open_files() == before
-
-
-# --- libraries that are missing or do not fit -----------------------------------------------------
-
-
-def test_secagg_imports_without_the_libraries() -> None:
-    program = (
-        "import sys; sys.modules['tenseal'] = sys.modules['zstandard'] = None\n"
-        "import secagg, secagg.ckks, secagg.ckks.rlwe\n"
-        "from secagg.errors import ConfigError\n"
-        "try: secagg.ckks.rlwe.Ring(2048, 49)\n"
-        "except ConfigError as error: print(error.hint)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert "install tenseal" in done.stdout
-
-
-def refused(match: str) -> None:
-    with pytest.raises(ConfigError, match=match) as caught:
-        Ring(N, 49)
-    assert caught.value.hint
-
-
-@pytest.mark.parametrize("name", ["tenseal.sealapi", "zstandard"])
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setitem(sys.modules, name, None)
-    refused(name)
-
-
-def test_a_system_without_memory_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "memfd_create")
-    refused("memfd_create")
-
-
-def test_a_tenseal_that_lacks_a_name_is_refused(
-    ring: Ring, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(ring.context.api, "KeyGenerator")
-    refused("KeyGenerator")
-
-
-@pytest.mark.parametrize(
-    ("name", "match"), [("_plaintext_prefix", "keys"), ("_ciphertext_prefix", "ciphertexts")]
-)
-def test_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, match: str) -> None:
-    right = getattr(seal, name)
-    monkeypatch.setattr(seal, name, lambda *args, **kwargs: right(*args, **kwargs) + b"\0")
-    refused(match)
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "match"),
-    [
-        (b"\x5e\xa1\x11", b"", "header"),
-        (b"\x5e\xa1\x10\x04\x03\x01", b"", "compression"),
-        (b"\x5e\xa1\x10\x04\x03\x02", b"\0" * 40, "decompress"),
-    ],
-    ids=["magic", "zlib", "damaged"],
-)
-def test_another_header_or_compression_is_refused(
-    monkeypatch: pytest.MonkeyPatch, start: bytes, end: bytes, match: str
-) -> None:
-    save = seal.Channel.save
-
-    def altered(channel: seal.Channel, thing: Any) -> bytes:
-        saved = save(channel, thing)
-        return start + saved[len(start) : len(saved) - len(end)][: 16 - len(start)] + end
-
-    monkeypatch.setattr(seal.Channel, "save", altered)
-    refused(match)
-
-
-def test_residues_that_do_not_come_back_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = seal.Channel.read
-    monkeypatch.setattr(
-        seal.Channel, "read", lambda *args: np.roll(read(*args), 1, axis=1), raising=True
-    )
-    refused("SEAL")
-
-
-def test_a_load_that_seal_refuses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = seal.Context.key_frame
-
-    def out_of_range(context: seal.Context) -> seal.Frame:
-        made = frame(context)
-        made.data = made.data[:-8] + b"\xff" * 8
-        return made
-
-    monkeypatch.setattr(seal.Context, "key_frame", out_of_range)
-    refused("does not read")
 
 
 def test_every_public_name_is_there() -> None:
