@@ -18,10 +18,9 @@ Source: Shamir 1979; Franklin and Yung 1992 (packing); McEliece and Sarwate 1981
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -29,10 +28,10 @@ from numpy.typing import NDArray
 
 from secagg import ring
 from secagg.errors import ConfigError, LocalProtocolError
+from secagg.primitives import field
 from secagg.types import Rng
 
 __all__ = [
-    "PRIME_LIMIT",
     "Opened",
     "Share",
     "decode",
@@ -44,36 +43,19 @@ __all__ = [
     "weighted_sum",
 ]
 
-PRIME_LIMIT: Final = 2**31
-"""Fields are smaller, so that an int64 holds the sum of two products."""
 Share: TypeAlias = NDArray[np.uint32]
 """Shape (share_length,), dtype uint32, values below the prime: what one holder has of a vector."""
-_Residues: TypeAlias = NDArray[np.int64]
-_WORD: Final = 2**32  # values of the words that are drawn
 _LEAST_BITS: Final = 8  # that `ring.pack` gives a value
-_BASES: Final = (2, 3, 5, 7)  # Miller-Rabin with these is a proof below 3.2e9 (Jaeschke 1993)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Opened:
     """A vector that shares determined."""
 
-    secret: NDArray[np.int64] = field(repr=False)
+    secret: NDArray[np.int64] = dataclasses.field(repr=False)
     """Shape (size,), dtype int64, each value within the bound."""
     wrong: frozenset[int]
     """Holders whose share differs from the polynomials in one place or more."""
-
-
-@functools.lru_cache(maxsize=64)
-def _is_prime(n: int) -> bool:
-    if n < 2 or any(n % base == 0 for base in _BASES):
-        return n in _BASES
-    twos = ((n - 1) & -(n - 1)).bit_length() - 1
-    for base in _BASES:
-        x = pow(base, (n - 1) >> twos, n)
-        if x != 1 and all(pow(x, 1 << power, n) != n - 1 for power in range(twos)):
-            return False
-    return True
 
 
 def smallest_field(bound: int, holders: int, pack: int) -> int:
@@ -92,8 +74,8 @@ def smallest_field(bound: int, holders: int, pack: int) -> int:
     """
     if min(bound, holders, pack) < 1:
         raise LocalProtocolError("bound, holders and pack are at least 1")
-    prime = next(filter(_is_prime, itertools.count(2 * bound + holders + pack + 1)))
-    if prime >= PRIME_LIMIT:
+    prime = next(filter(field.is_prime, itertools.count(2 * bound + holders + pack + 1)))
+    if prime >= field.PRIME_LIMIT:
         raise ConfigError(
             f"no field below 2^31 holds sums up to {bound}",
             hint="use fewer nodes or smaller weights",
@@ -107,7 +89,7 @@ def share_length(size: int, pack: int) -> int:
 
 
 def _check_code(prime: int, threshold: int, pack: int, holders: int) -> None:
-    if not 2 < prime < PRIME_LIMIT or not _is_prime(prime):
+    if not 2 < prime < field.PRIME_LIMIT or not field.is_prime(prime):
         raise LocalProtocolError("the field's order is not an odd prime below 2^31")
     if threshold < 1 or pack < 1:
         raise LocalProtocolError(f"threshold {threshold} and {pack} secrets of one polynomial")
@@ -155,27 +137,14 @@ def share(
     length = share_length(secret.size, pack)
     known = np.zeros((pack + threshold, length), dtype=np.int64)
     known[:pack].reshape(-1)[: secret.size] = secret
-    known[pack:] = _uniform(threshold * length, prime, rng).reshape(threshold, length)
+    known[pack:] = field.uniform(threshold * length, prime, rng).reshape(threshold, length)
     points = (*_secret_points(pack), *range(1, threshold + 1))
-    others = _lagrange(points, tuple(range(threshold + 1, holders + 1)), prime)
-    return np.vstack([known[pack:], _product(others, known, prime)]).astype(np.uint32)
+    others = field.lagrange_matrix(points, tuple(range(threshold + 1, holders + 1)), prime)
+    return np.vstack([known[pack:], field.matrix_product(others, known, prime)]).astype(np.uint32)
 
 
 def _secret_points(pack: int) -> tuple[int, ...]:
     return tuple(range(0, -pack, -1))
-
-
-def _uniform(count: int, prime: int, rng: Rng) -> _Residues:
-    """Draw `count` field elements: words below the largest multiple of the prime, reduced."""
-    limit = _WORD - _WORD % prime
-    drawn = np.empty(count, dtype=np.int64)
-    have = 0
-    while have < count:
-        words = np.frombuffer(rng(4 * (count - have)), dtype="<u4").astype(np.int64)
-        words = words[words < limit]
-        drawn[have : have + words.size] = words
-        have += words.size
-    return drawn % prime
 
 
 def weighted_sum(
@@ -258,7 +227,8 @@ def open_shares(
         return None
     good = [row for row in range(len(points)) if row not in missed][: threshold + pack]
     chosen = tuple(points[row] for row in good)
-    values = _product(_lagrange(chosen, _secret_points(pack), prime), words[good], prime)
+    opening = field.lagrange_matrix(chosen, _secret_points(pack), prime)
+    values = field.matrix_product(opening, words[good], prime)
     secret = values.reshape(-1)[:size]
     secret[secret > prime // 2] -= prime
     if np.abs(secret).max() > bound:
@@ -266,7 +236,7 @@ def open_shares(
     return Opened(secret, frozenset(holders[row] for row in missed))
 
 
-def _stack(shares: Sequence[Share], prime: int, length: int) -> _Residues:
+def _stack(shares: Sequence[Share], prime: int, length: int) -> field.Residues:
     if any(one.shape != (length,) or one.dtype != np.uint32 for one in shares):
         raise LocalProtocolError(f"a share has {length} values of type uint32")
     words = np.stack(shares).astype(np.int64)
@@ -276,7 +246,7 @@ def _stack(shares: Sequence[Share], prime: int, length: int) -> _Residues:
 
 
 def _missed(
-    words: _Residues, points: tuple[int, ...], degree: int, prime: int
+    words: field.Residues, points: tuple[int, ...], degree: int, prime: int
 ) -> frozenset[int] | None:
     """Return the rows without which every column lies on a polynomial of degree below `degree`.
 
@@ -296,8 +266,8 @@ def _missed(
     while True:
         rest = [row for row in range(len(points)) if row not in missed]
         kept = tuple(points[row] for row in rest)
-        others = _lagrange(kept[:degree], kept[degree:], prime)
-        expected = _product(others, words[rest[:degree]], prime)
+        others = field.lagrange_matrix(kept[:degree], kept[degree:], prime)
+        expected = field.matrix_product(others, words[rest[:degree]], prime)
         unfit = (expected != words[rest[degree:]]).any(axis=0)
         if not unfit.any():
             return missed
@@ -309,90 +279,21 @@ def _missed(
 
 
 def _errors(
-    word: _Residues, points: tuple[int, ...], degree: int, prime: int
+    word: field.Residues, points: tuple[int, ...], degree: int, prime: int
 ) -> frozenset[int] | None:
-    """Return the rows that a polynomial misses; too many to correct, or None, if there is none.
+    """Return the rows that a polynomial misses, if they are few enough to correct; None otherwise.
 
     The syndromes are the power sums of the wrong points, so the shortest recurrence through them
     has these as its roots (Massey 1969).
     """
     x = np.array(points, dtype=np.int64)
-    terms = word * _inverse(_denominators(x, prime), prime) % prime
+    terms = word * field.inverses(field.denominators(x, prime), prime) % prime
     syndromes = []
     for _ in range(len(points) - degree):
         syndromes.append(int(terms.sum() % prime))
         terms = terms * x % prime
-    recurrence = _recurrence(syndromes, prime)
-    values = np.zeros_like(x)
-    for coefficient in recurrence:
-        values = (values * x + coefficient) % prime
-    roots = np.flatnonzero(values == 0).tolist()
-    return frozenset(roots) if len(roots) == len(recurrence) - 1 else None
-
-
-def _recurrence(sequence: Sequence[int], prime: int) -> list[int]:
-    """Return the shortest linear recurrence, c_0 = 1 first, by the Berlekamp-Massey algorithm."""
-    current, previous = [1], [0, 1]  # the second already shifted, and scaled to discrepancy 1
-    length = 0
-    for n in range(len(sequence)):
-        window = reversed(sequence[n - length : n + 1])
-        discrepancy = sum(c * s for c, s in zip(current, window, strict=True)) % prime
-        if discrepancy:
-            both = itertools.zip_longest(current, previous, fillvalue=0)
-            updated = [(c - discrepancy * b) % prime for c, b in both]
-            if 2 * length <= n:
-                length, scale = n + 1 - length, pow(discrepancy, -1, prime)
-                previous = [scale * c % prime for c in current]
-            current = updated
-        previous = [0, *previous]
-    return current
-
-
-@functools.lru_cache(maxsize=8)  # the same holders share all vectors of a round
-def _lagrange(points: tuple[int, ...], targets: tuple[int, ...], prime: int) -> _Residues:
-    """Return the matrix that takes values at `points` to values at `targets`, none of them a point.
-
-    Entry (i, j) is the product over k of y_i - x_k, over y_i - x_j and all x_j - x_k.
-    """
-    x = np.array(points, dtype=np.int64)
-    y = np.array(targets, dtype=np.int64)
-    differences = (y[:, np.newaxis] - x) % prime
-    below = differences * _denominators(x, prime) % prime
-    matrix = _along(differences, prime)[:, np.newaxis] * _inverse(below, prime) % prime
-    matrix.setflags(write=False)
-    return matrix
-
-
-def _denominators(x: _Residues, prime: int) -> _Residues:
-    """Return for each point the product of its differences to the others."""
-    differences = (x[:, np.newaxis] - x) % prime
-    np.fill_diagonal(differences, 1)
-    return _along(differences, prime)
-
-
-def _along(factors: _Residues, prime: int) -> _Residues:
-    """Return the products of the rows."""
-    product = np.ones(len(factors), dtype=np.int64)
-    for column in factors.T:
-        product = product * column % prime
-    return product
-
-
-def _inverse(values: _Residues, prime: int) -> _Residues:
-    """Return the inverses, by Fermat's little theorem."""
-    result = np.ones_like(values)
-    for bit in f"{prime - 2:b}":
-        result = result * result % prime
-        if bit == "1":
-            result = result * values % prime
-    return result
-
-
-def _product(left: _Residues, right: _Residues, prime: int) -> _Residues:
-    """Return the product of two matrices; as many terms are added unreduced as an int64 holds."""
-    together = (2**63 - 1 - prime) // (prime - 1) ** 2
-    total = np.zeros((left.shape[0], right.shape[1]), dtype=np.int64)
-    for start in range(0, left.shape[1], together):
-        part = slice(start, start + together)
-        total = (total + left[:, part] @ right[part]) % prime
-    return total
+    coefficients = field.recurrence(syndromes, prime)
+    if coefficients is None:
+        return None
+    roots = field.zeros(coefficients, x, prime)
+    return frozenset(roots) if len(roots) == len(coefficients) - 1 else None

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from secagg.errors import LocalProtocolError
+from secagg.primitives.field import recurrence
 from secagg.types import Rng
 
 __all__ = [
@@ -164,16 +165,16 @@ def decode(shares: Mapping[int, bytes], threshold: int) -> tuple[bytes, frozense
     _check_spare(shares, threshold)
     points = sorted(shares)
     value, *syndromes = _syndromes(shares, threshold)
-    recurrence = _recurrence(syndromes)
-    if recurrence is None:
+    coefficients = recurrence(syndromes, PRIME)
+    if coefficients is None:
         return None
-    wrong = frozenset(_roots(recurrence, points))
-    length = len(recurrence) - 1
+    wrong = frozenset(_roots(coefficients, points))
+    length = len(coefficients) - 1
     if len(wrong) != length:
         return None
     if wrong:  # what they add to the value at 0 is the recurrence one step back
-        window = zip(recurrence[:-1], reversed(syndromes[:length]), strict=True)
-        value += sum(c * s for c, s in window) * pow(recurrence[-1], -1, PRIME)
+        window = zip(coefficients[:-1], reversed(syndromes[:length]), strict=True)
+        value += sum(c * s for c, s in window) * pow(coefficients[-1], -1, PRIME)
     value %= PRIME
     return (value.to_bytes(SECRET_SIZE, "little"), wrong) if value < 1 << 256 else None
 
@@ -197,39 +198,12 @@ def _syndromes(shares: Mapping[int, bytes], threshold: int) -> list[int]:
     return syndromes
 
 
-def _recurrence(sequence: Sequence[int]) -> list[int] | None:
-    """Return the shortest linear recurrence, c_0 = 1 first, by the Berlekamp-Massey algorithm.
-
-    None if it is longer than half the sequence, when another may be as short.
-    """
-    current, previous = [1], [1]
-    length, gap, last = 0, 1, 1
-    for n in range(len(sequence)):
-        window = reversed(sequence[n + 1 - len(current) : n + 1])
-        discrepancy = sum(c * s for c, s in zip(current, window, strict=True)) % PRIME
-        if discrepancy == 0:
-            gap += 1
-            continue
-        factor = discrepancy * pow(last, -1, PRIME) % PRIME
-        shifted = [0] * gap + previous
-        both = itertools.zip_longest(current, shifted, fillvalue=0)
-        updated = [(c - factor * p) % PRIME for c, p in both]
-        if 2 * length <= n:
-            length, gap, last, previous = n + 1 - length, 1, discrepancy, current
-        else:
-            gap += 1
-        current = updated
-        if 2 * length > len(sequence):
-            return None
-    return current + [0] * (length + 1 - len(current))
-
-
-def _roots(recurrence: Sequence[int], points: Sequence[int]) -> list[int]:
+def _roots(coefficients: Sequence[int], points: Sequence[int]) -> list[int]:
     """Return the points x with x^L + c_1 x^(L-1) + ... + c_L = 0."""
     roots = []
     for point in points:
         value = 0
-        for coefficient in recurrence:
+        for coefficient in coefficients:
             value = (value * point + coefficient) % PRIME
         if value == 0:
             roots.append(point)
