@@ -95,15 +95,16 @@ class Secret:
             key = channel.load(ring.context.api.SecretKey(), frame)
         return cls(ring, coefficients, key)
 
-    def encrypt(self, message: NDArray[np.int64], seed: bytes) -> Residues:
+    def encrypt(self, message: NDArray[np.int64], seed: bytes, *, error_terms: int = 1) -> Residues:
         """Return c_j = -a_j·s + e_j + m_j for every block, in NTT form.
 
         SEAL encrypts zero as (-a'·s + e, a') with an a' of its own; (m_j, -a_j) added to it and
-        decrypted under s is c_j.
+        decrypted under s is c_j. Several such encryptions are added where weights need more error.
 
         Args:
             message: Shape (blocks, N), int64, within ±q/2. Leave room for the other nodes'.
             seed: 32 bytes, of the round's public elements.
+            error_terms: How many of SEAL's errors e_j is the sum of (R-03), 1 to 64.
 
         Returns:
             Shape (blocks, N), residues below q.
@@ -112,6 +113,8 @@ class Secret:
             LocalProtocolError: a shape, a type or a value is wrong, or this secret has encrypted
                 before.
         """
+        if not 1 <= error_terms <= _MAX_TERMS:
+            raise LocalProtocolError(f"an error is the sum of 1 to {_MAX_TERMS}, not {error_terms}")
         ring, context = self.ring, self.ring.context
         if message.ndim != 2 or message.shape[1] != ring.degree:
             raise LocalProtocolError(f"a message has blocks of {ring.degree} coefficients")
@@ -132,6 +135,9 @@ class Secret:
                 frame.residues[0], frame.residues[1] = negative[j], elements[j]
                 channel.load(shift, frame)
                 context.evaluator.transform_to_ntt_inplace(shift)
+                for _ in range(error_terms - 1):
+                    encryptor.encrypt_zero_symmetric(ciphertext)
+                    context.evaluator.sub_inplace(shift, ciphertext)
                 encryptor.encrypt_zero_symmetric(ciphertext)
                 context.evaluator.sub_inplace(ciphertext, shift)
                 decryptor.decrypt(ciphertext, plaintext)

@@ -188,17 +188,17 @@ def test_a_secret_encrypts_once(ring: Ring) -> None:
 # --- distributions --------------------------------------------------------------------------------
 
 
-def looks_like_the_sampler(errors: Integers) -> bool:
-    """Judge bound, mean, variance and kurtosis of a centred binomial of 2 x 21 bits."""
-    count = errors.size
+def looks_like_the_sampler(errors: Integers, terms: int = 1) -> bool:
+    """Judge bound, mean, variance and kurtosis of a centred binomial of 2 x 21 bits, or several."""
+    count, spread = errors.size, 10.5 * terms
     mean = float(errors.mean())
     variance = float(np.mean((errors - mean) ** 2))
     excess = float(np.mean((errors - mean) ** 4)) / variance**2 - 3
     return (
-        int(np.abs(errors).max()) <= ERROR_BOUND
-        and abs(mean) < SIGMAS * math.sqrt(10.5 / count)
-        and abs(variance - 10.5) < SIGMAS * 10.5 * math.sqrt((2 - 2 / 42) / count)
-        and abs(excess + 2 / 42) < SIGMAS * math.sqrt(24 / count)
+        int(np.abs(errors).max()) <= ERROR_BOUND * terms
+        and abs(mean) < SIGMAS * math.sqrt(spread / count)
+        and abs(variance - spread) < SIGMAS * spread * math.sqrt((2 - 2 / (42 * terms)) / count)
+        and abs(excess + 2 / (42 * terms)) < SIGMAS * math.sqrt(24 / count)
     )
 
 
@@ -212,6 +212,16 @@ def test_errors_are_seals_centred_binomial(ring: Ring) -> None:
     spoilt = errors.copy()
     spoilt[5] = ERROR_BOUND + 1
     assert not looks_like_the_sampler(spoilt)
+
+
+@pytest.mark.parametrize("terms", [2, 7, 13])
+def test_several_errors_are_added_and_the_message_once(ring: Ring, terms: int) -> None:
+    secret = Secret.fresh(ring, 4)
+    message = np.full((100, N), 1 << 40, dtype=np.int64)
+    total = secret.encrypt(message, SEED, error_terms=terms)
+    errors = (open_sum(ring, secret, total, SEED) - message).reshape(-1)
+    assert looks_like_the_sampler(errors, terms)
+    assert not looks_like_the_sampler(errors, terms - 1)
 
 
 @pytest.mark.parametrize("terms", [1, 4, 9])
@@ -254,6 +264,7 @@ def test_wrong_calls_are_refused(ring: Ring) -> None:
         lambda: secret.encrypt(np.zeros((0, N), dtype=np.int64), SEED),
         lambda: secret.encrypt(np.zeros((1, N), dtype=np.float64), SEED),
         lambda: secret.encrypt(np.zeros((1, N), dtype=np.int64), SEED[:31]),
+        lambda: secret.encrypt(np.zeros((1, N), dtype=np.int64), SEED, error_terms=0),
         lambda: Secret.fresh(ring, 0),
         lambda: Secret.fresh(ring, 65),
         lambda: Secret.from_coefficients(ring, np.zeros(N - 1, dtype=np.int64)),
