@@ -21,16 +21,16 @@ def bars(population: int, marked: int, *, odds: int, most: int) -> tuple[int, ..
     point mass is never 0: bar - 1 is a count that can be drawn, or the bar would be lower.
     """
     found: list[int] = []
-    bar, tail, total = 1, 0, 1
+    bar, above, total = 1, 0, 1
     point = 1  # ways to draw bar - 1 marked ones
     for draws in range(1, most + 1):
         rest = population - draws + 1
-        tail = (tail * rest + point * (marked - bar + 1)) // draws
+        above = (above * rest + point * (marked - bar + 1)) // draws
         total = total * rest // draws
         point = point * (rest - marked + bar - 1) // (draws - bar + 1)
-        if tail * odds > total:
+        if above * odds > total:
             point = _next_point(population, marked, draws=draws, bar=bar, point=point)
-            tail -= point
+            above -= point
             bar += 1
         found.append(bar)
     return tuple(found)

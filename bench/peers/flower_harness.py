@@ -49,6 +49,16 @@ PHASES = {
 CLIENT_APP_RAISED = 2  # the error code that Flower's runtime gives when a client app raises
 
 
+class _UnexpectedCall(RuntimeError):
+    """Flower's workflow asks the grid for what the version measured here never did."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Flower {version('flwr')} calls Grid.{name}, which this harness does not play: "
+            "measure with the version that bench/peers pins"
+        )
+
+
 @dataclass(frozen=True)
 class Case:
     """What to run; the fields are those of `bench.peers.flower.FlowerCase`."""
@@ -173,23 +183,23 @@ class InProcessGrid(Grid):
     @property
     def run(self) -> Any:
         """Not used by the workflow."""
-        raise NotImplementedError
+        raise _UnexpectedCall("run")
 
     def set_run(self, run: Any) -> None:
         """Not used by the workflow."""
-        raise NotImplementedError
+        raise _UnexpectedCall("set_run")
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
         """Not used by the workflow."""
-        raise NotImplementedError
+        raise _UnexpectedCall("create_message")
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Not used by the workflow."""
-        raise NotImplementedError
+        raise _UnexpectedCall("push_messages")
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Not used by the workflow."""
-        raise NotImplementedError
+        raise _UnexpectedCall("pull_messages")
 
 
 class ObservedFedAvg(FedAvg):

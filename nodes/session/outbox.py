@@ -36,7 +36,9 @@ class Outbox:
     def to_all(self, nodes: Iterable[NodeId], messages: Iterable[Message | Body]) -> SessionStep:
         """Send each of the messages to all nodes before the next."""
         receivers = tuple(nodes)
-        bodies = (m if isinstance(m, Body) else Body(m) for m in messages if receivers)
+        if not receivers:
+            return SessionStep()
+        bodies = (m if isinstance(m, Body) else Body(m) for m in messages)
         makers = (functools.partial(self._seal, node, b) for b in bodies for node in receivers)
         return SessionStep(Lazy(makers))
 

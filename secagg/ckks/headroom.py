@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
+from secagg.ckks.seal import ERROR_BOUND
 from secagg.errors import ConfigError
+from secagg.primitives.field import is_prime
 
 __all__ = [
-    "ERROR_BOUND",
     "MAX_WEIGHT",
     "MODULUS_BITS",
     "SECRET_TERMS",
@@ -24,8 +25,6 @@ __all__ = [
 
 MODULUS_BITS: Final = {2048: 52, 4096: 60}
 """Degree N to the longest modulus: the first by the security of section 3, the second by SEAL."""
-ERROR_BOUND: Final = 21
-"""SEAL's errors are centred binomial, 21 coins less 21 coins: |e| ≤ 21, always."""
 SECRET_TERMS: Final = 4
 """Ternary keys that a secret is the sum of, for weights up to 1 (section 4)."""
 MAX_WEIGHT: Final = 4
@@ -134,7 +133,7 @@ def ring_modulus(degree: int, bits: int) -> int:
     step = 2 * degree
     last = ((1 << max(bits, 1)) - 2) // step * step + 1
     for candidate in range(last, 1 << max(bits - 1, 1), -step):
-        if _is_prime(candidate):
+        if is_prime(candidate):
             return candidate
     raise ConfigError(f"no modulus of {bits} bits for degree {degree}", hint="use more bits")
 
@@ -181,30 +180,6 @@ def _spread(max_weight: int) -> int:
     weights, as good as 1 and 1, it is 1/2.
     """
     return max(1, -(-(max_weight**2 + (max_weight - 1) ** 2) // 2))
-
-
-def _is_prime(number: int) -> bool:
-    """Tell by Miller and Rabin's test, which with these bases errs for no number below 2^64.
-
-    Source: Sorenson and Webster 2015 (the first 12 primes suffice below 3.18 · 10^23).
-    """
-    bases = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
-    if number < 2 or any(number % base == 0 for base in bases):
-        return number in bases
-    odd, twos = number - 1, 0
-    while odd % 2 == 0:
-        odd, twos = odd // 2, twos + 1
-    for base in bases:
-        power = pow(base, odd, number)
-        if power in (1, number - 1):
-            continue
-        for _ in range(twos - 1):
-            power = power * power % number
-            if power == number - 1:
-                break
-        else:
-            return False
-    return True
 
 
 def _check_numbers(value_bits: int, max_weight: int) -> None:

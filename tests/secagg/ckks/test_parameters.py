@@ -23,7 +23,6 @@ from secagg.ckks.committees import (
     smallest_committee,
 )
 from secagg.ckks.headroom import (
-    ERROR_BOUND,
     MAX_WEIGHT,
     MODULUS_BITS,
     SECRET_TERMS,
@@ -32,6 +31,7 @@ from secagg.ckks.headroom import (
     smallest_ring,
 )
 from secagg.ckks.parameters import CkksParameters, check, choose
+from secagg.ckks.seal import ERROR_BOUND
 from secagg.errors import ConfigError
 from secagg.masking.parameters import SPARSE_FROM
 

@@ -91,7 +91,7 @@ def test_secagg_imports_without_the_libraries() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert "install tenseal" in done.stdout
+    assert "pip install 'secagg[ckks]'" in done.stdout
 
 
 def refused(match: str) -> None:

@@ -17,6 +17,8 @@ def test_primes_are_told_from_composites() -> None:
         assert field.is_prime(n) == (n > 1 and all(n % d for d in range(2, int(n**0.5) + 1)))
     assert field.is_prime(LARGEST_PRIME)
     assert not field.is_prime(46_337 * 46_327)
+    assert field.is_prime(562_949_953_392_641)  # SEAL's of 49 bits for N = 2048
+    assert not field.is_prime(3_215_031_751)  # passes to the bases 2, 3, 5 and 7
 
 
 @pytest.mark.parametrize("prime", [3, 11, 65_537, LARGEST_PRIME])
