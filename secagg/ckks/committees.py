@@ -1,6 +1,6 @@
 """How many hold shares of a secret, how many may collude or be silent, and what that costs.
 
-A committee is drawn from the roster by public randomness. The tails are counted in integers, as for
+A committee is drawn from the cohort by public randomness. The tails are counted in integers, as for
 the graph of `masking`. Source: specs/35-ckks-parameters.md, section 5.
 """
 
@@ -29,9 +29,9 @@ __all__ = [
 OFFER_DRAWS_BITS: Final = 64
 """log2 of the committees that a coordinator may draw, by new offers, before it settles for one."""
 LIARS: Final = 1
-"""Wrong answers that a committee smaller than the roster corrects with all its silent missing."""
+"""Wrong answers that a committee smaller than the cohort corrects with all its silent missing."""
 LARGEST: Final = 4096
-"""Largest committee that is drawn; beyond it the whole roster is one."""
+"""Largest committee that is drawn; beyond it the whole cohort is one."""
 SHARE_BYTES: Final = 200_000
 """Most bytes of field elements that a node sends to all members together."""
 SEALING_BYTES: Final = 1136
@@ -52,10 +52,10 @@ class Sharing:
 
 @dataclass(frozen=True, slots=True)
 class CommitteeParameters:
-    """Packed Shamir sharing (Franklin and Yung 1992) among m members of the roster."""
+    """Packed Shamir sharing (Franklin and Yung 1992) among m nodes of the cohort."""
 
     size: int
-    """m: share holders, the whole roster if it is as many."""
+    """m: share holders, the whole cohort if it is as many."""
     threshold: int
     """t: any t members' shares of a node's secret say nothing about it."""
     pack: int
@@ -86,7 +86,7 @@ def smallest_committee(
     """Return the smallest committee that keeps a secret and answers; None if there is none.
 
     Args:
-        members: Active nodes of the roster.
+        members: Nodes of the cohort.
         colluders: Those of them that may collude.
         silent: Those of them that may not answer, whichever they are.
         sharing: What is shared.

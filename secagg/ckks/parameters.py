@@ -40,8 +40,6 @@ class CkksParameters:
 
     nodes: int
     """n: size of the cohort."""
-    members: int
-    """M: active nodes of the roster, which the committee is drawn from."""
     value_bits: int
     """v: a value is an integer from −2^(v−1) to 2^(v−1) − 1."""
     max_weight: int
@@ -55,7 +53,7 @@ class CkksParameters:
     cosigners: int
     """c: signatures over one survivor set and weighting that a member asks for."""
     colluders: int
-    """A: nodes of the roster, all of them perhaps in the cohort, that may collude."""
+    """A: nodes of the roster that may collude; all of them may be in the cohort."""
     dropouts: int
     """D: nodes of the cohort that may vanish at any time."""
 
@@ -83,11 +81,11 @@ def choose(
 
     Args:
         n: Size of the cohort, 3 to `MAX_COHORT`.
-        members: Active nodes of the roster, by default n; all that collude of them may be in the
-            cohort. Where given, the round withstands as many dropouts as that leaves room for.
+        members: Active nodes of the roster, by default n: those that collude are counted among
+            them. Where given, the round withstands as many dropouts as that leaves room for.
         value_bits: Bits of a value with its sign, 8 to 24.
         max_weight: Greatest public weight, 1 to 4; 1 where nodes weigh their own values.
-        dropout: Fraction of cohort and of roster that may vanish, in [0, 1/2).
+        dropout: Fraction of the cohort that may vanish, in [0, 1/2).
         collusion: Fraction of the roster that may collude, in [0, 1/2).
 
     Raises:
@@ -105,32 +103,35 @@ def choose(
     ring = smallest_ring(n, value_bits, max_weight)
     sharing = Sharing(ring.degree, n * max_weight * ring.secret_terms)
     colluders = colluders_among(population, collusion)
-    silent = math.floor(dropout * population + 1e-9)
+    wanted = math.floor(dropout * n + 1e-9)
 
-    def committee(colluding: int, out: int) -> CommitteeParameters | None:
-        lost = math.floor(out * n / population + 1e-9)
-        if members is not None and n - colluding > 1:
-            lost = min(lost, (n - colluding - 1) // 2)
+    def committee(colluding: int, lost: int) -> CommitteeParameters | None:
         if colluding + 2 * lost >= n or max(3, n - lost) - colluding < 2:
             return None
-        return smallest_committee(population, colluders=colluding, silent=out, sharing=sharing)
+        return smallest_committee(n, colluders=colluding, silent=lost, sharing=sharing)
 
-    found = committee(colluders, silent)
+    def most_dropouts(most: int) -> int:
+        return bisect_left(range(most + 1), True, key=lambda d: committee(colluders, d) is None) - 1
+
+    dropouts = wanted if members is None else most_dropouts(wanted)
+    found = committee(colluders, dropouts) if dropouts >= 0 else None
     if found is None:
-        fewer = bisect_left(range(silent), True, key=lambda d: committee(colluders, d) is None) - 1
-        loyal = bisect_left(range(colluders), True, key=lambda a: committee(a, silent) is None) - 1
+        least = wanted if members is None else 0
+        loyal = bisect_left(range(colluders), True, key=lambda a: committee(a, least) is None) - 1
+        ways = []
+        if (fewer := most_dropouts(wanted)) >= 0:
+            nearest = fraction_of(fewer, n)
+            ways.append(f"with collusion {shortened(collusion)} use dropout {nearest}")
+        if loyal >= 0:
+            nearest = fraction_of(loyal, population)
+            ways.append(f"with dropout {shortened(dropout)} use collusion {nearest}")
         raise ConfigError(
-            f"{n} nodes cannot withstand {colluders} that collude and "
-            f"{math.floor(dropout * n + 1e-9)} that drop out",
-            hint=_nearest(population, fewer, loyal, given=(collusion, dropout)),
+            f"{n} nodes cannot withstand {colluders} that collude and {wanted} that drop out",
+            hint=", or ".join(ways) or "lower both collusion and dropout",
         )
-    dropouts = math.floor(dropout * n + 1e-9)
-    if members is not None:
-        dropouts = min(dropouts, (n - colluders - 1) // 2)
     quorum = max(3, n - dropouts)
     return CkksParameters(
         nodes=n,
-        members=population,
         value_bits=value_bits,
         max_weight=max_weight,
         ring=ring,
@@ -153,7 +154,7 @@ def check(made: CkksParameters) -> None:
             a secret or a second sum; the hint names the nearest number that is allowed.
     """
     n, colluders = made.nodes, made.colluders
-    _check_sizes(n, made.members)
+    _check_sizes(n, n)
     if not 0 <= colluders <= n - 2:
         raise ConfigError(
             f"{colluders} colluding nodes of {n} leave nothing to hide",
@@ -161,7 +162,7 @@ def check(made: CkksParameters) -> None:
         )
     check_ring(made.ring, n, value_bits=made.value_bits, max_weight=made.max_weight)
     sharing = Sharing(made.ring.degree, n * made.max_weight * made.ring.secret_terms)
-    check_committee(made.committee, made.members, colluders=colluders, sharing=sharing)
+    check_committee(made.committee, n, colluders=colluders, sharing=sharing)
     shared = (n + colluders) // 2 + 1
     for name, value, least, why in (
         ("cosigners", made.cosigners, shared, "two sets of them need not share an honest node"),
@@ -172,21 +173,6 @@ def check(made: CkksParameters) -> None:
             raise ConfigError(f"{name} {value} of {n} nodes: {why}", hint=f"use at least {least}")
     if made.quorum > n:
         raise ConfigError(f"quorum {made.quorum} of {n} nodes is never met", hint=f"use {n}")
-
-
-def _nearest(members: int, fewer: int, loyal: int, *, given: tuple[float, float]) -> str:
-    """Return the hint of a refusal: the highest of each fraction that the other leaves room for."""
-    collusion, dropout = given
-    ways = []
-    if fewer >= 0:
-        ways.append(
-            f"with collusion {shortened(collusion)} use dropout {fraction_of(fewer, members)}"
-        )
-    if loyal >= 0:
-        ways.append(
-            f"with dropout {shortened(dropout)} use collusion {fraction_of(loyal, members)}"
-        )
-    return ", or ".join(ways) or "lower both collusion and dropout"
 
 
 def _check_sizes(n: int, members: int) -> None:
