@@ -73,7 +73,7 @@ def make_setup(n: int, dim: int, parameters: MaskingParameters, *, value_bits: i
 class Cost:
     """What one round took; CPU seconds and bytes of encoded messages.
 
-    A phase is named by the message that begins it, a node's first by `start`.
+    A phase is named by the message that begins it; before the first come `create` and `start`.
 
     Attributes:
         client_s: Phase to the seconds of each node that finished, in the order in which they came.
@@ -150,7 +150,9 @@ class _Round:
         self._inputs = self._draw(np.random.default_rng(seed))
         self._gone: set[NodeId] = set()
         scheme = scheme or MaskingScheme(apply=_TimedMasks(self.cost))
+        started = time.process_time()
         self._server = scheme.coordinator(setup)
+        self.cost.server_of["create"] = time.process_time() - started
         self._clients = {node: self._client(scheme, node) for node in setup.cohort}
         self._sum: SumReady | None = None
 
@@ -160,10 +162,15 @@ class _Round:
         return ring.from_signed(rng.integers(-half, half, self.setup.dim), self.setup.ring_bits)
 
     def _client(self, scheme: Scheme, node: NodeId) -> ClientRole:
-        vector = self._input_of(node)
-        return scheme.client(
-            self.setup, vector, Identity(node), coordinator=COORDINATOR, rng=os.urandom
+        vector, identity = self._input_of(node), Identity(node)
+        started = time.process_time()
+        client = scheme.client(
+            self.setup, vector, identity, coordinator=COORDINATOR, rng=os.urandom
         )
+        spent = time.process_time() - started
+        self.cost.client_s["create"].append(spent)  # it copies or encodes its input
+        self.cost.client_codec_s["create"].append(0.0)
+        return client
 
     def _input_of(self, node: NodeId) -> RingVector:
         return np.roll(self._inputs, self.setup.cohort.index(node))

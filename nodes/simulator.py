@@ -46,6 +46,7 @@ from secagg.types import (
     Rng,
     RoundSetup,
     Signer,
+    Weigh,
 )
 from secagg.wire.envelope import Envelope, open_envelope
 from secagg.wire.messages import (
@@ -128,6 +129,9 @@ class _Watch:
     def private(self) -> bool:
         return self.inner.private
 
+    def check(self) -> None:
+        self.inner.check()
+
     def client(
         self,
         setup: RoundSetup,
@@ -136,17 +140,20 @@ class _Watch:
         *,
         coordinator: NodeId,
         rng: Rng,
+        distance: float | None = None,
     ) -> ClientRole:
         self.inputs[setup.round_id, signer.node_id] = vector.copy()
-        return self.inner.client(setup, vector, signer, coordinator=coordinator, rng=rng)
+        return self.inner.client(
+            setup, vector, signer, coordinator=coordinator, rng=rng, distance=distance
+        )
 
-    def coordinator(self, setup: RoundSetup) -> CoordinatorRole:
-        return _WatchedCoordinator(self.inner.coordinator(setup), setup, self)
+    def coordinator(self, setup: RoundSetup, *, weigh: Weigh | None = None) -> CoordinatorRole:
+        return _WatchedCoordinator(self.inner.coordinator(setup, weigh=weigh), setup, self)
 
     def compare(self, setup: RoundSetup, result: SumReady) -> None:
         plain = np.zeros(setup.dim, dtype=np.uint64)
-        for node in result.contributors:
-            plain += self.inputs[setup.round_id, node]
+        for node, weight in zip(result.contributors, result.weights, strict=True):
+            plain += np.uint64(weight) * self.inputs[setup.round_id, node]
         same = np.array_equal(plain % (1 << setup.ring_bits), result.total.astype(np.uint64))
         self.exact[setup.round_id] = same
         self.inputs = {key: value for key, value in self.inputs.items() if key[0] > setup.round_id}

@@ -13,7 +13,7 @@ __all__ = ["FileSpool"]
 
 
 class FileSpool:
-    """A `secagg.masking.relay.Spool` in a file without a name, gone with this object or process.
+    """A `secagg.relay.Spool` in a file without a name, gone with this object or process.
 
     Args:
         folder: Where the file lies; a folder of the coordinator's own, on a disk.

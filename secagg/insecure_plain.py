@@ -27,6 +27,7 @@ from secagg.types import (
     Rng,
     RoundSetup,
     Signer,
+    Weigh,
 )
 from secagg.wire.messages import Message, PlainChunk
 
@@ -127,7 +128,8 @@ class InsecurePlainCoordinator:
             failed = RoundFailed(AbortReason.TOO_FEW_INPUTS, alive, needed)
             return Step(events=(*events, failed), done=True)
         total = ring.reduce(self._total, self._setup.ring_bits)
-        result = SumReady(total, tuple(sorted(self._contributors)))
+        names = tuple(sorted(self._contributors))
+        result = SumReady(total, names, (1,) * len(names))
         return Step(events=(*events, result), done=True)
 
 
@@ -137,6 +139,9 @@ class InsecurePlainScheme:
     name = "insecure-plain"
     private = False
 
+    def check(self) -> None:
+        """Do nothing: it needs no more than this package does."""
+
     def client(
         self,
         setup: RoundSetup,
@@ -145,11 +150,15 @@ class InsecurePlainScheme:
         *,
         coordinator: NodeId,
         rng: Rng,
+        distance: float | None = None,
     ) -> InsecurePlainClient:
         """Return a client that sends its input in the clear."""
-        del signer, rng
+        del signer, rng, distance
         return InsecurePlainClient(setup, vector, coordinator=coordinator)
 
-    def coordinator(self, setup: RoundSetup) -> InsecurePlainCoordinator:
+    def coordinator(
+        self, setup: RoundSetup, *, weigh: Weigh | None = None
+    ) -> InsecurePlainCoordinator:
         """Return a coordinator that reads every input."""
+        del weigh
         return InsecurePlainCoordinator(setup)

@@ -22,6 +22,7 @@ from secagg.types import (
     Rng,
     RoundSetup,
     Signer,
+    Weigh,
 )
 from secagg.wire.messages import Message
 
@@ -85,6 +86,10 @@ class Scheme(Protocol):
         """Whether the coordinator is kept from reading one node's input."""
         ...
 
+    def check(self) -> None:
+        """Raise ConfigError if this machine lacks what the scheme needs."""
+        ...
+
     def client(
         self,
         setup: RoundSetup,
@@ -93,10 +98,14 @@ class Scheme(Protocol):
         *,
         coordinator: NodeId,
         rng: Rng,
+        distance: float | None = None,
     ) -> ClientRole:
-        """Return the role of the node that `signer` names, with its input."""
+        """Return the role of the node that `signer` names, with its input.
+
+        `distance` is its consistency distance, given just where the coordinator weighs.
+        """
         ...
 
-    def coordinator(self, setup: RoundSetup) -> CoordinatorRole:
-        """Return the coordinator's role."""
+    def coordinator(self, setup: RoundSetup, *, weigh: Weigh | None = None) -> CoordinatorRole:
+        """Return the coordinator's role; `weigh` gives the weights, just where it weighs."""
         ...

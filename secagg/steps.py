@@ -120,10 +120,12 @@ class ViewFixed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SumReady:
-    """The one result of a round: the sum modulo 2^ring_bits over `contributors`."""
+    """The one result of a round: the weighted sum modulo 2^ring_bits over `contributors`."""
 
     total: RingVector = field(repr=False)
     contributors: tuple[NodeId, ...]
+    weights: tuple[int, ...]
+    """What each input was multiplied by; 1 unless the coordinator weighs."""
 
 
 @dataclass(frozen=True, slots=True)

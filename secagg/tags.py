@@ -12,7 +12,10 @@ from secagg.version import PROTOCOL_VERSION
 __all__ = [
     "AGREEMENT_SEED",
     "BACKUP",
+    "BOX_KEY",
     "COIN",
+    "COMMITTEE",
+    "COMMITTEE_KEYS",
     "ENVELOPE",
     "GRAPH",
     "KEM_SEED",
@@ -21,12 +24,15 @@ __all__ = [
     "PAIR_CONFIRMATION",
     "PAIR_KEY",
     "PAIR_MASK",
+    "PUBLIC_ELEMENTS",
     "ROUND_COMMITMENT",
+    "SEALING_KEY",
     "SELF_COMMITMENT",
     "SELF_MASK",
     "SHARERS",
     "SHARE_SEAL",
     "SURVIVORS",
+    "WEIGHTED_SURVIVORS",
 ]
 
 
@@ -51,3 +57,9 @@ SELF_COMMITMENT: Final = _tag("self-commitment")
 SHARE_SEAL: Final = _tag("share-seal")
 SHARERS: Final = _tag("sharers")
 SURVIVORS: Final = _tag("survivors")
+SEALING_KEY: Final = _tag("sealing-key")
+COMMITTEE: Final = _tag("committee")
+COMMITTEE_KEYS: Final = _tag("committee-keys")
+BOX_KEY: Final = _tag("box-key")
+PUBLIC_ELEMENTS: Final = _tag("public-elements")
+WEIGHTED_SURVIVORS: Final = _tag("weighted-survivors")

@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secagg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from secagg.ckks.parameters import CkksParameters
 
 __all__ = [
     "MAX_CHUNKS",
@@ -23,6 +26,7 @@ __all__ = [
     "Rng",
     "RoundSetup",
     "Signer",
+    "Weigh",
     "check_node_id",
 ]
 
@@ -31,6 +35,9 @@ RingVector: TypeAlias = NDArray[np.uint32]
 """Shape (dim,), dtype uint32, values in [0, 2^ring_bits): integers modulo 2^ring_bits."""
 Rng: TypeAlias = Callable[[int], bytes]
 """Returns n uniform bytes; daemons pass the operating system's generator."""
+
+Weigh: TypeAlias = Callable[[Mapping[NodeId, float]], Mapping[NodeId, int]]
+"""Consistency distances of a round's nodes to integer weights, 0 for whoever is left out."""
 
 MAX_COHORT: Final = 10_000
 """Most nodes in one round; bounds what a message may make a peer allocate."""
@@ -58,6 +65,7 @@ class AbortReason(StrEnum):
     """Why a round ended without a result. The codes are stable."""
 
     TOO_FEW_KEYS = "too_few_keys"
+    COMMITTEE_TOO_SMALL = "committee_too_small"
     COINS_MISSING = "coins_missing"
     TOO_FEW_AGREEMENTS = "too_few_agreements"
     TOO_FEW_SHARES = "too_few_shares"
@@ -66,6 +74,9 @@ class AbortReason(StrEnum):
     TOO_FEW_SIGNATURES = "too_few_signatures"
     TOO_FEW_UNMASK_ANSWERS = "too_few_unmask_answers"
     BAD_SHARES = "bad_shares"
+    TOO_FEW_ANSWERS = "too_few_answers"
+    COHORT_TOO_UNEVEN = "cohort_too_uneven"
+    SUM_OUT_OF_RANGE = "sum_out_of_range"
     TOO_FEW_NODES = "too_few_nodes"
     ZERO_WEIGHT = "zero_weight"
 
@@ -118,7 +129,7 @@ class RoundSetup:
     ring_bits: int
     """Sums are modulo 2^ring_bits; 8 to 32."""
     threshold: int
-    """Shamir threshold t among the holders of one node's secrets."""
+    """Masking's Shamir threshold t among the holders of one node's secrets."""
     quorum: int
     """Fewest nodes with keys, shares and inputs: whom the sum is over at least."""
     neighbours: int
@@ -131,6 +142,10 @@ class RoundSetup:
     """Seconds until the first message, local training included."""
     chunk_values: int = 65_536
     """Coordinates a chunk of an upload carries; a multiple of 8, so that chunks are whole bytes."""
+    ckks: CkksParameters | None = None
+    """What the scheme `ckks` runs by; it has no neighbours, and thresholds of its own."""
+    coordinator_weighs: bool = False
+    """Nodes disclose their consistency distance, and the coordinator weighs them by it."""
 
     def __post_init__(self) -> None:
         n = len(self.cohort)
@@ -143,20 +158,10 @@ class RoundSetup:
             )
         if set(self.signing_keys) != set(self.cohort):
             raise ConfigError("the roster lacks a signing key of the cohort")
-        if not 2 <= self.neighbours <= n - 1:
-            raise ConfigError(
-                f"{self.neighbours} neighbours in a cohort of {n}", hint=f"use 2 to {n - 1}"
-            )
-        holders = min(n, 2 * -(-self.neighbours // 2) + 1)  # as `build_graph` rounds the degree
-        least, most = max(n // 2, self.colluders) + 1, n
-        if holders < n:  # sparse, unless so many stay away that the circle closes
-            closes = holders >= self.quorum
-            least, most = max(2, self.colluders + 1) if closes else 2, holders
-        if not least <= self.threshold <= most:  # M-02
-            raise ConfigError(
-                f"threshold {self.threshold} of {holders} share holders is not safe",
-                hint=f"use {least} to {most}",
-            )
+        if self.ckks is None:
+            self._check_graph(n)
+        else:
+            self._check_terms(self.ckks)
         if not 0 <= self.colluders < n:
             raise ConfigError(f"{self.colluders} colluding nodes in a cohort of {n}")
         least = max(3, self.cosigners, self.colluders + 2)
@@ -175,6 +180,32 @@ class RoundSetup:
                 hint=f"use chunks of at least {8 * -(-self.dim // (8 * MAX_CHUNKS))} values",
             )
 
+    def _check_graph(self, n: int) -> None:
+        if not 2 <= self.neighbours <= n - 1:
+            raise ConfigError(
+                f"{self.neighbours} neighbours in a cohort of {n}", hint=f"use 2 to {n - 1}"
+            )
+        holders = min(n, 2 * -(-self.neighbours // 2) + 1)  # as `build_graph` rounds the degree
+        least, most = max(n // 2, self.colluders) + 1, n
+        if holders < n:  # sparse, unless so many stay away that the circle closes
+            closes = holders >= self.quorum
+            least, most = max(2, self.colluders + 1) if closes else 2, holders
+        if not least <= self.threshold <= most:  # M-02
+            raise ConfigError(
+                f"threshold {self.threshold} of {holders} share holders is not safe",
+                hint=f"use {least} to {most}",
+            )
+        if self.coordinator_weighs:
+            raise ConfigError(
+                "only under ckks can the coordinator weigh what it does not see",
+                hint="choose the scheme ckks, or private weights",
+            )
+
+    def _check_terms(self, terms: CkksParameters) -> None:
+        agreed = (len(self.cohort), self.quorum, self.colluders)
+        if (terms.nodes, terms.quorum, terms.colluders) != agreed:
+            raise ConfigError("the terms of ckks are for another cohort, quorum or collusion")
+
     @property
     def context(self) -> tuple[bytes, bytes, bytes]:
         """Run, round and offer: what every key, seal and signature of the round is bound to."""
@@ -183,7 +214,8 @@ class RoundSetup:
     @property
     def cosigners(self) -> int:
         """Fewest co-signatures under one view: two such sets share an honest node (M-11)."""
-        return max((len(self.cohort) + self.colluders) // 2 + 1, self.threshold)
+        shared = (len(self.cohort) + self.colluders) // 2 + 1
+        return shared if self.ckks else max(shared, self.threshold)
 
     @property
     def n_chunks(self) -> int:

@@ -54,7 +54,9 @@ class _Given(MaskingScheme):
         *,
         coordinator: NodeId,
         rng: Rng,
+        distance: float | None = None,
     ) -> MaskingClient:
+        del distance
         mine = self._inputs[signer.node_id]
         return super().client(setup, mine, signer, coordinator=coordinator, rng=rng)
 

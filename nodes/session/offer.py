@@ -189,6 +189,7 @@ def build_offer(
         model_dim=len(state.params),
         training=plan.training,
         reference=to_bytes(state.reference),
+        ckks=None,
     )
 
 

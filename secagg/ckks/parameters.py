@@ -63,9 +63,14 @@ class CkksParameters:
         return self.ring.modulus_bits / self.ring.values_per_coefficient / 8
 
     @property
+    def share_length(self) -> int:
+        """Return the field elements in the share of one holder."""
+        return self.ring.degree // self.committee.pack
+
+    @property
     def share_bytes(self) -> int:
-        """Return the bytes of field elements in the share of one holder."""
-        return self.ring.degree // self.committee.pack * SHARE_PRIMES[self.committee.modulus]
+        """Return the bytes of the share of one holder."""
+        return -(-self.share_length // 8) * 8 * SHARE_PRIMES[self.committee.modulus]
 
 
 def choose(

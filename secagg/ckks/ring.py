@@ -5,6 +5,7 @@ Ciphertexts are arrays of residues, shape (blocks, N): whoever only adds them ne
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from secagg.ckks.seal import Context, Residues
 from secagg.errors import LocalProtocolError
 from secagg.primitives import prg
 
-__all__ = ["Ring", "add", "pack", "packed_size", "unpack"]
+__all__ = ["Ring", "add", "pack", "packed_size", "ring_of", "unpack"]
 
 _SPARE: Final = 64  # words drawn beyond those expected to be needed
 
@@ -96,6 +97,12 @@ class Ring:
         """Raise LocalProtocolError unless `values` are uint64, shape (blocks, N)."""
         if values.dtype != np.uint64 or values.ndim != 2 or values.shape[1] != self.degree:
             raise LocalProtocolError(f"{what}: not uint64 blocks of {self.degree} residues")
+
+
+@lru_cache(maxsize=8)
+def ring_of(degree: int, modulus_bits: int) -> Ring:
+    """Return the ring of a round, the same one whenever it is asked for; raises as `Ring` does."""
+    return Ring(degree, modulus_bits)
 
 
 def add(total: Residues, part: Residues, ring: Ring, *, weight: int = 1) -> None:

@@ -10,10 +10,11 @@ Source: specs/30-masking.md sections 2 and 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from secagg.errors import AuthenticationError
-from secagg.primitives import agreement, kem
+from secagg.primitives import hybrid
+from secagg.primitives.hybrid import SUITE_HYBRID
 from secagg.primitives.kdf import digest
 from secagg.primitives.signing import sign, verify
 from secagg.tags import COIN, GRAPH, KEY_ADVERT, ROUND_COMMITMENT, SELF_COMMITMENT
@@ -34,9 +35,6 @@ __all__ = [
     "self_commitment",
     "verify_advert",
 ]
-
-SUITE_HYBRID: Final = 1
-"""X25519 with ML-KEM-768, HKDF-SHA256, ChaCha20-Poly1305, AES-256-CTR, Ed25519. Others refused."""
 
 Entry: TypeAlias = tuple[NodeId, bytes, bytes]
 """One node in the list of adverts: id, advert digest, coin commitment."""
@@ -122,8 +120,7 @@ def check_keys(advert: KeyAdvert) -> None:
     Raises:
         AuthenticationError: blames the node of the advert.
     """
-    agreement.check_public(advert.node_id, advert.agreement_key)
-    kem.check_public(advert.node_id, advert.kem_key)
+    hybrid.check_public(advert.node_id, advert.agreement_key, advert.kem_key)
 
 
 def _signed_parts(

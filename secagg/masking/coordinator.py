@@ -25,9 +25,9 @@ from secagg.masking import adverts, views
 from secagg.masking.graph import build_graph
 from secagg.masking.masks import Apply, apply_masks
 from secagg.masking.recovery import Recovery
-from secagg.masking.relay import MakeSpool, MemorySpool, Relay
 from secagg.masking.transcript import Transcript
 from secagg.masking.uploads import BadUpload, Uploads
+from secagg.relay import MakeSpool, MemorySpool, Relay
 from secagg.steps import (
     Event,
     Lazy,
@@ -356,7 +356,9 @@ class MaskingCoordinator:
             return self._fail(AbortReason.BAD_SHARES, *blamed)
         self._phase = Phase.OVER
         ring.reduce(total, self._setup.ring_bits)
-        return Step(events=(*blamed, SumReady(total, self._seen.survivors)), done=True)
+        names = self._seen.survivors
+        done = SumReady(total, names, (1,) * len(names))
+        return Step(events=(*blamed, done), done=True)
 
     # --- small parts ---------------------------------------------------------------------------
 

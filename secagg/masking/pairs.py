@@ -15,20 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from secagg.errors import AuthenticationError
-from secagg.primitives import aead, agreement, kem
+from secagg.primitives import aead
+from secagg.primitives.hybrid import HybridKeys
 from secagg.primitives.kdf import derive, digest
-from secagg.tags import (
-    AGREEMENT_SEED,
-    BACKUP,
-    KEM_SEED,
-    PAIR_CONFIRMATION,
-    PAIR_KEY,
-    PAIR_MASK,
-    SHARE_SEAL,
-)
+from secagg.tags import BACKUP, PAIR_CONFIRMATION, PAIR_KEY, PAIR_MASK, SHARE_SEAL
 from secagg.types import NodeId
 from secagg.wire.messages import KeyAdvert
 
@@ -60,15 +51,12 @@ class NodeKeys:
     """
 
     def __init__(self, node: NodeId, secret: bytes) -> None:
-        self._node = node
-        # Two derivations, so that whoever finds the X25519 scalar is no nearer to the other key.
-        self._agreement = agreement.private_key(derive(secret, AGREEMENT_SEED))
-        self._kem = kem.private_key(derive(secret, KEM_SEED, length=kem.SEED_SIZE))
+        self._node, self._keys = node, HybridKeys(secret)
 
     @property
     def public(self) -> tuple[bytes, bytes]:
         """The X25519 key (32 bytes) and the ML-KEM-768 key (1184 bytes)."""
-        return agreement.public_key(self._agreement), kem.public_key(self._kem)
+        return self._keys.public
 
     def initiate(self, peer: KeyAdvert, binding: Sequence[bytes]) -> tuple[PairSecret, bytes]:
         """Encapsulate a secret to `peer`; return the pair's secret and the capsule (M-26).
@@ -80,9 +68,8 @@ class NodeKeys:
         Raises:
             AuthenticationError: blames the peer; one of its keys is not usable.
         """
-        secret, capsule = kem.encapsulate(peer.node_id, peer.kem_key)
-        pair = (self._node, peer.node_id)
-        return _combine(self._agreement, peer, secret, pair, (*binding, capsule)), capsule
+        shared, capsule = self._keys.encapsulate(peer.node_id, peer.agreement_key, peer.kem_key)
+        return _pair(shared, (self._node, peer.node_id), (*binding, capsule)), capsule
 
     def respond(self, peer: KeyAdvert, capsule: bytes, binding: Sequence[bytes]) -> PairSecret:
         """Return the secret of the pair whose capsule `peer` sent.
@@ -90,21 +77,12 @@ class NodeKeys:
         Raises:
             AuthenticationError: blames the peer; the capsule or its X25519 key is malformed.
         """
-        secret = kem.decapsulate(self._kem, peer.node_id, capsule)
-        pair = (peer.node_id, self._node)
-        return _combine(self._agreement, peer, secret, pair, (*binding, capsule))
+        shared = self._keys.decapsulate(peer.node_id, peer.agreement_key, capsule)
+        return _pair(shared, (peer.node_id, self._node), (*binding, capsule))
 
 
-def _combine(
-    private: X25519PrivateKey,
-    peer: KeyAdvert,
-    encapsulated: bytes,
-    pair: tuple[NodeId, NodeId],
-    binding: tuple[bytes, ...],
-) -> PairSecret:
-    agreed = agreement.agree(private, peer.node_id, peer.agreement_key)
-    names = (node.encode() for node in pair)
-    root = derive(agreed + encapsulated, PAIR_KEY, *binding, *names)
+def _pair(shared: bytes, pair: tuple[NodeId, NodeId], binding: tuple[bytes, ...]) -> PairSecret:
+    root = derive(shared, PAIR_KEY, *binding, *(node.encode() for node in pair))
     return PairSecret(derive(root, PAIR_MASK), root)  # M-07
 
 

@@ -6,7 +6,6 @@ All of an upload enters the sum or nothing of it. Source: specs/30-masking.md se
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,13 +13,10 @@ import numpy as np
 from secagg import ring
 from secagg.errors import RemoteProtocolError, ReplayError
 from secagg.types import NodeId, RingVector, RoundSetup
-from secagg.wire.messages import UPLOAD_SLOTS, MaskedChunk
+from secagg.uploads import BadUpload, Turns
+from secagg.wire.messages import MaskedChunk
 
 __all__ = ["BadUpload", "Uploads"]
-
-
-class BadUpload(Exception):
-    """A chunk that costs its sender its place in the round."""
 
 
 class Uploads:
@@ -28,40 +24,31 @@ class Uploads:
 
     def __init__(self, setup: RoundSetup) -> None:
         self._setup = setup
-        self._queue: deque[NodeId] = deque()
-        self._turns: dict[NodeId, float] = {}  # who may upload, and until when
+        self._turns = Turns(setup.phase_timeout)
         self._chunks: dict[NodeId, list[bytes]] = {}
         self.total: RingVector = np.zeros(setup.dim, dtype=np.uint32)
 
     @property
     def deadline(self) -> float | None:
         """When the first of the open turns ends."""
-        return min(self._turns.values(), default=None)
+        return self._turns.deadline
 
     def expect(self, nodes: Iterable[NodeId]) -> None:
         """Queue nodes that owe an upload."""
-        self._queue.extend(nodes)
+        self._turns.expect(nodes)
 
     def grant(self, now: float) -> list[NodeId]:
         """Give free slots to those next in line; return to whom."""
-        granted: list[NodeId] = []
-        while self._queue and len(self._turns) < UPLOAD_SLOTS:
-            node = self._queue.popleft()
-            self._turns[node] = now + self._setup.phase_timeout
-            granted.append(node)
-        return granted
+        return self._turns.grant(now)
 
     def forget(self, node: NodeId) -> None:
         """Expect nothing more of a node, and drop what it sent so far."""
-        self._turns.pop(node, None)
+        self._turns.end(node)
         self._chunks.pop(node, None)
-        if node in self._queue:
-            self._queue.remove(node)
 
     def expire(self, now: float) -> tuple[NodeId, ...]:
         """End the turns whose time is up, or the oldest ones; return whose they were."""
-        until = max(now, self.deadline or now)
-        late = tuple(sorted(node for node, end in self._turns.items() if end <= until))
+        late = self._turns.expired(now)
         for node in late:
             self.forget(node)
         return late
@@ -72,7 +59,7 @@ class Uploads:
         Raises:
             RemoteProtocolError: it is not its turn, or it sent this chunk before.
         """
-        if sender not in self._turns:
+        if not self._turns.has(sender):
             raise RemoteProtocolError(sender, "it uploads before its turn")
         due = len(self._chunks.get(sender, ()))
         if chunk.index < due:
@@ -100,7 +87,7 @@ class Uploads:
             if part is None:
                 raise BadUpload("its upload has padding bits set")
             self.total[start : start + dim] += part
-        del self._chunks[sender], self._turns[sender]
+        self.forget(sender)
         return True
 
     def _chunk_dim(self, index: int) -> int:

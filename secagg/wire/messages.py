@@ -21,7 +21,13 @@ __all__ = [
     "MODEL_CHUNK",
     "UPLOAD_SLOTS",
     "AdvertList",
+    "Announcement",
+    "CipherChunk",
+    "CkksTerms",
     "Coin",
+    "CommitteeKeys",
+    "DealtShare",
+    "DealtShares",
     "Encapsulations",
     "Farewell",
     "Heartbeat",
@@ -30,6 +36,7 @@ __all__ = [
     "MaskedChunk",
     "Message",
     "ModelChunk",
+    "OpenRequest",
     "PeerEncapsulations",
     "PeerKeys",
     "PeerShares",
@@ -41,12 +48,16 @@ __all__ = [
     "RoundMessage",
     "RoundOffer",
     "RunFinished",
+    "SealedSecret",
     "SealedShares",
+    "SealingKey",
+    "SumShare",
     "SurvivorSignature",
     "Survivors",
     "UnmaskAnswer",
     "UnmaskRequest",
     "UploadTurn",
+    "WeightedSurvivors",
     "Welcome",
 ]
 
@@ -131,6 +142,25 @@ class Refusal(_Base, frozen=True, tag=0x05):
     explanation: Text
 
 
+class CkksTerms(msgspec.Struct, frozen=True, array_like=True):
+    """The parameters of a round of `ckks`; specs/35-ckks-parameters.md names and bounds them."""
+
+    coordinator_weighs: bool
+    max_weight: Annotated[int, Meta(ge=1, le=255)]
+    degree: Annotated[int, Meta(ge=1, le=1 << 16)]
+    modulus_bits: Annotated[int, Meta(ge=1, le=64)]
+    values_per_coefficient: Annotated[int, Meta(ge=1, le=64)]
+    field_bits: Annotated[int, Meta(ge=1, le=64)]
+    noise_bits: Annotated[int, Meta(ge=1, le=64)]
+    secret_terms: Annotated[int, Meta(ge=1, le=64)]
+    error_terms: Annotated[int, Meta(ge=1, le=64)]
+    committee_size: Count
+    committee_threshold: Count
+    committee_pack: Count
+    committee_silent: Index
+    committee_modulus: Annotated[int, Meta(ge=2, le=1 << 31)]
+
+
 class RoundOffer(_Base, frozen=True, tag=0x06):
     """Coordinator to node: everything both sides agree on before a round starts."""
 
@@ -155,6 +185,8 @@ class RoundOffer(_Base, frozen=True, tag=0x06):
     model_dim: ModelDim
     training: Annotated[bytes, Meta(max_length=1 << 16)]
     reference: Annotated[bytes, Meta(max_length=1 << 16)]
+    ckks: CkksTerms | None
+    """Terms of the scheme `ckks`; None under any other."""
 
 
 class ModelChunk(_Base, frozen=True, tag=0x07):
@@ -339,6 +371,96 @@ class UnmaskAnswer(_Base, frozen=True, tag=0x1D):
     key_shares: Annotated[tuple[OwnedShare, ...], Meta(max_length=MAX_COHORT)]
 
 
+class SealingKey(msgspec.Struct, frozen=True, array_like=True, eq=False):
+    """Under which a node's share of other nodes' secrets is sealed, signed by it (H-04)."""
+
+    node_id: Id
+    suite: Annotated[int, Meta(ge=1, le=255)]
+    agreement_key: Key
+    kem_key: KemKey
+    signature: Signature
+
+
+class Announcement(_Base, frozen=True, tag=0x30):
+    """Node to coordinator under `ckks`: I have trained, and this is my key of the round.
+
+    `distance` is disclosed only where the coordinator weighs the nodes (H-16).
+    """
+
+    round_id: Counter
+    key: SealingKey
+    distance: Annotated[float, Meta(ge=0, le=1e9)] | None
+
+
+class CommitteeKeys(_Base, frozen=True, tag=0x31):
+    """Coordinator to node: the keys of the members of the committee that have announced one."""
+
+    round_id: Counter
+    keys: Annotated[tuple[SealingKey, ...], Meta(max_length=MAX_COHORT)]
+
+
+ShareBox = Annotated[bytes, Meta(max_length=1 << 14)]
+"""ML-KEM ciphertext and sealed share; the longest share is 4096 coefficients of 3 bytes."""
+ShareBoxes: TypeAlias = Annotated[tuple[ShareBox, ...], Meta(max_length=MAX_COHORT)]
+
+
+class SealedSecret(_Base, frozen=True, tag=0x32):
+    """Node to coordinator: shares of its secret, sealed to members `start` and on.
+
+    Members are counted in order of `CommitteeKeys`, the sender itself left out.
+    """
+
+    round_id: Counter
+    start: Index
+    boxes: ShareBoxes
+
+
+class CipherChunk(_Base, frozen=True, tag=0x33):
+    """Node to coordinator: whole blocks of its ciphertext, bit-packed residues."""
+
+    round_id: Counter
+    index: Index
+    data: Chunk
+
+
+class WeightedSurvivors(_Base, frozen=True, tag=0x34):
+    """Coordinator to node: whose inputs the sum holds and by what weights; to be co-signed."""
+
+    round_id: Counter
+    survivors: Ids
+    weights: Annotated[bytes, Meta(max_length=MAX_COHORT)]
+
+
+DealtShare: TypeAlias = tuple[Key, Hash, Signature, ShareBox]
+"""A dealer's X25519 key, hash of its ML-KEM key, signature under both, and what it sealed."""
+
+
+class DealtShares(_Base, frozen=True, tag=0x35):
+    """Coordinator to member: what survivors `start` and on sealed for it, itself left out."""
+
+    round_id: Counter
+    start: Index
+    shares: Annotated[tuple[DealtShare, ...], Meta(max_length=MAX_COHORT)]
+
+
+class OpenRequest(_Base, frozen=True, tag=0x36):
+    """Coordinator to member: the co-signatures, and with them the request to open the sum."""
+
+    round_id: Counter
+    signatures: Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=MAX_COHORT)]
+
+
+class SumShare(_Base, frozen=True, tag=0x37):
+    """Member to coordinator: its share of the weighted sum of secrets, its one answer.
+
+    Empty if some share could not be opened; `unopened` names whose.
+    """
+
+    round_id: Counter
+    share: Annotated[bytes, Meta(max_length=1 << 14)]
+    unopened: Ids
+
+
 class PlainChunk(_Base, frozen=True, tag=0x20):
     """Node to coordinator under `insecure-plain`: a piece of the vector in the clear."""
 
@@ -362,6 +484,14 @@ RoundMessage: TypeAlias = (
     | SurvivorSignature
     | UnmaskRequest
     | UnmaskAnswer
+    | Announcement
+    | CommitteeKeys
+    | SealedSecret
+    | CipherChunk
+    | WeightedSurvivors
+    | DealtShares
+    | OpenRequest
+    | SumShare
     | PlainChunk
 )
 Message: TypeAlias = (

@@ -177,8 +177,8 @@ def secrets_of(client: object) -> Iterator[bytes]:
         if name in ("_round_secret", "_self_seed", "_coin_seed"):
             yield value
         elif name == "_keys":
-            yield value._agreement.private_bytes_raw()
-            yield value._kem.private_bytes_raw()
+            yield value._keys._agreement.private_bytes_raw()
+            yield value._keys._kem.private_bytes_raw()
         elif name == "_pairs":
             for pair in value.values():
                 yield from (pair.mask_seed, pair._root)

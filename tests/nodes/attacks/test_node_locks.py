@@ -128,7 +128,7 @@ def _again(self: MaskingCoordinator, sender: str, message: Any, now: float) -> A
 
 
 def _always_its_turn(self: Uploads, sender: str, chunk: MaskedChunk) -> int:
-    self._turns.setdefault(sender, float("inf"))
+    self._turns._until.setdefault(sender, float("inf"))
     return _check_turn(self, sender, chunk)
 
 

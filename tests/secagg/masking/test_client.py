@@ -240,8 +240,8 @@ def test_secrets_are_fresh() -> None:
             client._round_secret,
             client._self_seed,
             client._coin_seed,
-            client._keys._agreement.private_bytes_raw(),
-            client._keys._kem.private_bytes_raw(),
+            client._keys._keys._agreement.private_bytes_raw(),
+            client._keys._keys._kem.private_bytes_raw(),
         }
     assert len(seen) == 5 * len(SETUP.cohort)
 

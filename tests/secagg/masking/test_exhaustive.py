@@ -367,7 +367,7 @@ def test_turns_pass_over_nodes_that_have_left_while_they_waited() -> None:
     played = Round(setup).start()
     while played.coordinator.phase != "input":  # type: ignore[attr-defined]
         played.arrive(min(played.flying))
-    lost = [*played.coordinator._uploads._queue][:UPLOAD_SLOTS]  # type: ignore[attr-defined]
+    lost = [*played.coordinator._uploads._turns._queue][:UPLOAD_SLOTS]  # type: ignore[attr-defined]
     for node in lost:
         played.dead.add(node)
         played.deadlines.pop(node)

@@ -106,9 +106,9 @@ def test_the_secret_takes_both_keys_the_capsule_and_both_names() -> None:
     altered = bytes([CAPSULE[0] ^ 1]) + CAPSULE[1:]
     renamed = changed(ADVERTS[A], node_id=C)
     x25519_only = pairs.NodeKeys(B, SECRETS[B])
-    x25519_only._kem = KEYS[C]._kem
+    x25519_only._keys._kem = KEYS[C]._keys._kem
     kem_only = pairs.NodeKeys(B, SECRETS[B])
-    kem_only._agreement = KEYS[C]._agreement
+    kem_only._keys._agreement = KEYS[C]._keys._agreement
     found = {
         "capsule": KEYS[B].respond(ADVERTS[A], altered, BINDING),
         "advert": KEYS[B].respond(ADVERTS[C], CAPSULE, BINDING),

@@ -177,7 +177,7 @@ def test_a_chunk_that_is_folded_twice_would_be_noticed(monkeypatch: pytest.Monke
         if self.phase == "input" and sender in self._answered:
             self._answered.discard(sender)
             self._waiting.add(sender)
-            self._uploads._turns[sender] = now + PHASE
+            self._uploads._turns._until[sender] = now + PHASE
         return honest(self, sender, message, now)
 
     monkeypatch.setattr(MaskingCoordinator, "receive", forgetful)

@@ -144,7 +144,7 @@ def test_at_most_eight_uploads_are_buffered_and_none_after_the_phase() -> None:
     while any(pending.values()):
         order = sorted(pending, key=lambda node: -len(pending[node]))
         for node in order:
-            if not pending[node] or node not in role._uploads._turns:
+            if not pending[node] or node not in role._uploads._turns._until:
                 continue
             role.receive(node, pending[node].pop(0), 0.0)
             most = max(most, buffered(role._uploads))

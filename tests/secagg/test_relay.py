@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from nodes.spool import FileSpool
 from secagg.masking.graph import build_graph
-from secagg.masking.relay import MemorySpool, Relay
+from secagg.relay import MemorySpool, Relay
 
 
 @given(items=st.lists(st.lists(st.binary(max_size=300), max_size=8), min_size=1, max_size=5))

@@ -1,0 +1,339 @@
+"""A node's side of one round of `ckks`.
+
+::
+
+    NEW ─start→ ANNOUNCED ─CommitteeKeys→ SEALED ─UploadTurn→ UPLOADED ─WeightedSurvivors→ SIGNED
+        ─DealtShares…, OpenRequest→ OVER
+
+A member of the committee may go from SEALED to SIGNED: it need not have an input in the sum. What
+does not fit the phase ends the round for this node. Nothing leads back, so there is one ciphertext
+under the round's secret, one co-signature and one answer (H-12). Source: specs/36-ckks.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+
+from secagg.ckks import rlwe
+from secagg.ckks.coefficients import to_message
+from secagg.ckks.member import Member
+from secagg.ckks.ring import ring_of
+from secagg.ckks.sealing import make_key, seal_box, verify_key
+from secagg.ckks.uploads import Layout
+from secagg.ckks.views import (
+    committee_of,
+    elements_seed,
+    keys_digest,
+    sign_view,
+    terms_of,
+    verify_view,
+    view_digest,
+)
+from secagg.ckks.weighting import is_distance, is_even, least_effective
+from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
+from secagg.primitives import packed
+from secagg.primitives.hybrid import HybridKeys
+from secagg.steps import Event, InputRejected, Outgoing, PeerBlamed, Step, ViewFixed
+from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
+from secagg.wire.messages import (
+    UPLOAD_SLOTS,
+    Announcement,
+    CipherChunk,
+    CommitteeKeys,
+    DealtShares,
+    Message,
+    OpenRequest,
+    RoundMessage,
+    SealedSecret,
+    SealingKey,
+    SurvivorSignature,
+    UploadTurn,
+    WeightedSurvivors,
+)
+
+__all__ = ["CkksClient", "Phase"]
+
+_SECRET_SIZE: Final = 32
+
+
+class Phase(StrEnum):
+    """Where the client is; see the figure above."""
+
+    NEW = "new"
+    ANNOUNCED = "announced"
+    SEALED = "sealed"
+    UPLOADED = "uploaded"
+    SIGNED = "signed"
+    OVER = "over"
+
+
+class CkksClient:
+    """State machine of one node in one round; see `secagg.roles.ClientRole`.
+
+    Args:
+        setup: The checked offer.
+        vector: This node's input, shape (setup.dim,), values below 2^ring_bits.
+        signer: This node's identity.
+        coordinator: Where messages go.
+        rng: Source of the round's key and of the shares; SEAL and ML-KEM draw their own.
+        distance: This node's consistency distance, where the coordinator weighs.
+
+    Raises:
+        LocalProtocolError: the vector does not fit the set-up, the node is not in the cohort, or a
+            distance is missing where one is due, or given where none is.
+    """
+
+    def __init__(
+        self,
+        setup: RoundSetup,
+        vector: RingVector,
+        signer: Signer,
+        *,
+        coordinator: NodeId,
+        rng: Rng,
+        distance: float | None = None,
+    ) -> None:
+        if vector.shape != (setup.dim,) or vector.dtype != np.uint32:
+            raise LocalProtocolError(
+                f"an input of shape {vector.shape} for {setup.dim} coordinates"
+            )
+        if setup.ring_bits < 32 and vector.max(initial=0) >> setup.ring_bits:
+            raise LocalProtocolError("an input coordinate lies outside the ring")
+        if signer.node_id not in setup.cohort:
+            raise LocalProtocolError(f"{signer.node_id} is not in the cohort")
+        if setup.coordinator_weighs is not is_distance(distance):  # H-16
+            raise LocalProtocolError("a distance is disclosed just where the coordinator weighs")
+        terms = terms_of(setup)
+        self._setup, self._signer, self._coordinator, self._rng = setup, signer, coordinator, rng
+        self._terms, self._me, self._distance = terms, signer.node_id, distance
+        self._ring = ring_of(terms.ring.degree, terms.ring.modulus_bits)
+        self._message = to_message(
+            vector, terms.ring, ring_bits=setup.ring_bits, value_bits=terms.value_bits
+        )
+        self._committee = committee_of(setup)
+        self._phase = Phase.NEW
+        self._keys: HybridKeys | None = HybridKeys(rng(_SECRET_SIZE))
+        self._key: SealingKey | None = None
+        self._upload: list[Message] = []
+        self._own: packed.Share | None = None
+        self._keys_digest = self._view = b""
+        self._member: Member | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """The current phase."""
+        return self._phase
+
+    def start(self, now: float) -> Step:
+        """Announce this round's key, and the distance where it is to be disclosed."""
+        if self._phase is not Phase.NEW:
+            raise LocalProtocolError("a ckks client starts once")
+        self._key = make_key(self._setup, self._signer, self._own_keys)
+        self._phase = Phase.ANNOUNCED
+        return self._reply(now, Announcement(self._setup.round_id, self._key, self._distance))
+
+    def receive(self, message: Message, now: float) -> Step:
+        """Take the next message of the coordinator; see `secagg.roles.ClientRole.receive`."""
+        handler = None
+        if isinstance(message, RoundMessage):
+            handler = self._ACCEPTS.get((self._phase, type(message)))
+        if handler is None or not isinstance(message, RoundMessage):
+            raise self._fault(f"{type(message).__name__} while {self._phase.value}")
+        if message.round_id != self._setup.round_id:
+            raise self._fault(f"{type(message).__name__} of round {message.round_id}")
+        return handler(self, message, now)
+
+    def on_timeout(self, now: float) -> Step:
+        """Give up: the coordinator has been silent for too long."""
+        if self._phase is Phase.OVER:
+            return Step(done=True)
+        silent_in = self._phase
+        self._end()
+        reason = f"the coordinator was silent while {silent_in.value}"
+        return Step(events=(InputRejected(reason),), done=True)
+
+    # --- upload ------------------------------------------------------------------------------
+
+    @property
+    def _own_keys(self) -> HybridKeys:
+        if self._keys is None:
+            raise LocalProtocolError("the keys of this round are forgotten")
+        return self._keys
+
+    def _on_committee_keys(self, message: CommitteeKeys, now: float) -> Step:
+        members = [key.node_id for key in message.keys]
+        if members != sorted(set(members)) or not set(members) <= set(self._committee):  # H-03
+            raise self._fault("the keys are not of a sorted part of the committee")
+        if len(members) < self._terms.committee.answers:
+            raise self._fault(
+                f"{len(members)} members with keys, {self._terms.committee.answers} needed"
+            )
+        for key in message.keys:
+            try:
+                verify_key(self._setup, key)  # H-04
+            except AuthenticationError as error:
+                raise self._fault(f"relayed a forged key ({error})") from error
+            if key.node_id == self._me and not self._is_mine(key):
+                raise self._fault("my own key is altered")
+        if self._me in self._committee and self._me not in members:
+            raise self._fault("my own key is missing")
+        self._keys_digest = keys_digest(self._setup, message.keys)
+        self._upload = self._sealed_input(message.keys)
+        self._phase = Phase.SEALED
+        return self._reply(now)
+
+    def _is_mine(self, key: SealingKey) -> bool:
+        mine = self._key
+        return mine is not None and (mine.agreement_key, mine.kem_key) == (
+            key.agreement_key,
+            key.kem_key,
+        )
+
+    def _sealed_input(self, keys: tuple[SealingKey, ...]) -> list[Message]:
+        """Encrypt the input under a fresh secret, share the secret, and forget both (H-06)."""
+        terms, layout = self._terms, Layout.of(self._setup, self._ring)
+        secret = rlwe.Secret.fresh(self._ring, terms.ring.secret_terms)
+        boxes = self._boxes(secret, keys)
+        cipher = secret.encrypt(
+            self._message, elements_seed(self._setup), error_terms=terms.ring.error_terms
+        )
+        self._message = np.empty((0, 0), dtype=np.int64)
+        round_id, step = self._setup.round_id, layout.boxes_in_batch
+        upload: list[Message] = [
+            SealedSecret(round_id, start, tuple(boxes[start : start + step]))
+            for start in range(0, len(boxes), step)
+        ]
+        for index in range(layout.chunks):
+            part = layout.chunk(index)
+            data = rlwe.pack(cipher[part.start : part.stop], self._ring)
+            upload.append(CipherChunk(round_id, index, data))
+        return upload
+
+    def _boxes(self, secret: rlwe.Secret, keys: tuple[SealingKey, ...]) -> list[bytes]:
+        committee = self._terms.committee
+        shares = packed.share(
+            secret.coefficients,
+            prime=committee.modulus,
+            threshold=committee.threshold,
+            pack=committee.pack,
+            holders=committee.size,
+            rng=self._rng,
+        )
+        boxes = []
+        for key in keys:
+            share = shares[self._committee.index(key.node_id)]
+            if key.node_id == self._me:
+                self._own = share
+                continue
+            data = packed.encode(share, committee.modulus)
+            boxes.append(seal_box(self._setup, self._own_keys, self._me, key, data))  # H-05
+        return boxes
+
+    def _on_upload_turn(self, message: UploadTurn, now: float) -> Step:
+        del message
+        upload, self._upload = self._upload, []
+        self._phase = Phase.UPLOADED
+        return self._reply(now, *upload)
+
+    # --- opening -----------------------------------------------------------------------------
+
+    def _on_survivors(self, message: WeightedSurvivors, now: float) -> Step:
+        setup, survivors, weights = self._setup, message.survivors, message.weights
+        if list(survivors) != sorted(set(survivors)) or not set(survivors) <= set(setup.cohort):
+            raise self._fault("the survivor set is not a sorted part of the cohort")
+        if len(survivors) < setup.quorum:  # H-09
+            raise self._fault(f"{len(survivors)} survivors, {setup.quorum} needed")
+        if len(weights) != len(survivors):
+            raise self._fault("there is not one weight for each survivor")
+        most = self._terms.max_weight if setup.coordinator_weighs else 1
+        if not all(1 <= weight <= most for weight in weights):  # H-11
+            raise self._fault(f"a weight is not 1 to {most}")
+        if not is_even(weights, least_effective(setup)):  # H-11
+            raise self._fault("the weights let a few nodes outweigh all others")
+        uploaded = self._phase is Phase.UPLOADED
+        if self._me in survivors and not uploaded:
+            raise self._fault("the survivor set names me, who gave no input")
+        if self._me not in survivors and self._me not in self._committee:
+            raise self._fault("the survivor set leaves me out")
+        self._upload.clear()
+        if self._me in self._committee:
+            own = self._own if self._me in survivors else None
+            weighted = dict(zip(survivors, weights, strict=True))
+            self._member = Member(setup, self._me, self._own_keys, own=own, weighted=weighted)
+        self._own = None
+        self._phase = Phase.SIGNED
+        self._view = view_digest(self._keys_digest, survivors, weights)
+        signature = sign_view(setup, self._signer, self._view)
+        cosigned = SurvivorSignature(setup.round_id, signature)
+        if self._member is None:
+            self._end()  # nothing is left to do
+        return self._reply(now, cosigned, events=(ViewFixed(self._view),))  # H-12
+
+    def _on_dealt_shares(self, message: DealtShares, now: float) -> Step:
+        if self._member is None:
+            raise self._fault("shares for a node that is not in the committee")
+        fault = self._member.take(message.start, message.shares)
+        if fault:
+            raise self._fault(fault)
+        return self._reply(now)
+
+    def _on_open_request(self, message: OpenRequest, now: float) -> Step:
+        del now
+        setup, signers = self._setup, [node for node, _ in message.signatures]
+        if self._member is None or not self._member.complete:
+            raise self._fault("asked to open before all shares have come")
+        if signers != sorted(set(signers)) or not set(signers) <= set(setup.cohort):
+            raise self._fault("the co-signers are not distinct nodes of the cohort")
+        if len(signers) < setup.cosigners:  # H-10
+            raise self._fault(f"{len(signers)} co-signatures, {setup.cosigners} needed")
+        for node, signature in message.signatures:
+            try:
+                verify_view(setup, node, signature, self._view)
+            except AuthenticationError as error:
+                raise self._fault(f"showed a false co-signature ({error})") from error
+        answer, events = self._member.answer(), self._accusations(self._member)
+        self._end()
+        return Step((Outgoing(self._coordinator, answer),), events, done=True)
+
+    # --- small parts -------------------------------------------------------------------------
+
+    @staticmethod
+    def _accusations(member: Member) -> tuple[Event, ...]:
+        return tuple(PeerBlamed(dealer, "its share does not open") for dealer in member.unopened)
+
+    def _reply(self, now: float, *messages: Message, events: tuple[Event, ...] = ()) -> Step:
+        send = tuple(Outgoing(self._coordinator, message) for message in messages)
+        if self._phase is Phase.OVER:
+            return Step(send, events, done=True)
+        # The coordinator may use up each phase. The first one holds everybody's training, and
+        # uploads take turns: others upload before this node, and after it.
+        phases = 3
+        if self._phase in (Phase.SEALED, Phase.UPLOADED):
+            phases += -(-len(self._setup.cohort) // UPLOAD_SLOTS)
+        longest = self._setup.input_timeout if self._phase is Phase.ANNOUNCED else 0.0
+        return Step(send, events, now + longest + phases * self._setup.phase_timeout)
+
+    def _fault(self, what: str) -> RemoteProtocolError:
+        """End the round for this node and blame the coordinator."""
+        self._end()
+        return RemoteProtocolError(self._coordinator, what)
+
+    def _end(self) -> None:
+        """Forget what the round was about."""
+        self._phase = Phase.OVER
+        self._keys = self._own = self._member = None
+        self._upload.clear()
+        self._message = np.empty((0, 0), dtype=np.int64)
+
+    _ACCEPTS: Final[dict[tuple[Phase, type[RoundMessage]], Callable[[Any, Any, float], Step]]] = {
+        (Phase.ANNOUNCED, CommitteeKeys): _on_committee_keys,
+        (Phase.SEALED, UploadTurn): _on_upload_turn,
+        (Phase.SEALED, WeightedSurvivors): _on_survivors,
+        (Phase.UPLOADED, WeightedSurvivors): _on_survivors,
+        (Phase.SIGNED, DealtShares): _on_dealt_shares,
+        (Phase.SIGNED, OpenRequest): _on_open_request,
+    }

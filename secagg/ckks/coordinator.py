@@ -1,0 +1,353 @@
+"""The coordinator's side of one round of `ckks`.
+
+::
+
+    NEW ─start→ KEYS → INPUT → SIGNATURES → OPENING → OVER
+
+A phase closes when every node still in the round has answered, or at its deadline with those who
+have. With too few the round ends as `RoundFailed` and nothing is released (H-15). Ciphertexts are
+folded into one running sum and not kept. Source: specs/36-ckks.md.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+
+from secagg.ckks.opening import Opening
+from secagg.ckks.ring import ring_of
+from secagg.ckks.sealing import BOX_OVERHEAD, dealer_of, verify_key
+from secagg.ckks.uploads import Uploads
+from secagg.ckks.views import (
+    committee_of,
+    keys_digest,
+    terms_of,
+    verify_view,
+    view_digest,
+)
+from secagg.ckks.weighting import is_distance, is_even, least_effective
+from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError, ReplayError
+from secagg.relay import MakeSpool, MemorySpool
+from secagg.steps import (
+    Event,
+    Lazy,
+    Outgoing,
+    PeerBlamed,
+    PeersMissed,
+    PhaseEntered,
+    RoundFailed,
+    Step,
+    SumReady,
+)
+from secagg.types import AbortReason, NodeId, RoundSetup, Weigh
+from secagg.uploads import BadUpload
+from secagg.wire.messages import (
+    MAX_CHUNK,
+    Announcement,
+    CipherChunk,
+    CommitteeKeys,
+    DealtShare,
+    DealtShares,
+    Message,
+    OpenRequest,
+    RoundMessage,
+    SealedSecret,
+    SealingKey,
+    SumShare,
+    SurvivorSignature,
+    UploadTurn,
+    WeightedSurvivors,
+)
+
+__all__ = ["CkksCoordinator", "Phase"]
+
+_DEALER_SIZE: Final = 32 + 32 + 64  # keys and signature beside a box
+
+
+class Phase(StrEnum):
+    """Where the round is; see the figure above."""
+
+    NEW = "new"
+    KEYS = "keys"
+    INPUT = "input"
+    SIGNATURES = "signatures"
+    OPENING = "opening"
+    OVER = "over"
+
+
+class _Fault(Exception):
+    """A message that costs its sender its place in the round."""
+
+
+class CkksCoordinator:
+    """State machine of the coordinator in one round; see `secagg.roles.CoordinatorRole`.
+
+    Args:
+        setup: The offer.
+        spool: Where to keep sealed shares; daemons pass a file's.
+        weigh: Gives nodes their weights, where the coordinator does.
+
+    Raises:
+        LocalProtocolError: `weigh` is missing where the coordinator weighs.
+    """
+
+    def __init__(
+        self,
+        setup: RoundSetup,
+        *,
+        spool: MakeSpool = MemorySpool,
+        weigh: Weigh | None = None,
+    ) -> None:
+        terms = terms_of(setup)
+        if setup.coordinator_weighs and weigh is None:
+            raise LocalProtocolError("the coordinator weighs, but by nothing")
+        self._setup, self._terms, self._weigh = setup, terms, weigh
+        self._committee = committee_of(setup)
+        self._ring = ring_of(terms.ring.degree, terms.ring.modulus_bits)
+        self._phase = Phase.NEW
+        self._deadline: float | None = None
+        self._waiting: set[NodeId] = set()  # still owe this phase's message
+        self._gone: set[NodeId] = set()  # dropped for good: no later phase waits for them
+        self._answered: set[NodeId] = set()  # gave it
+        self._keys: dict[NodeId, SealingKey] = {}
+        self._distances: dict[NodeId, float] = {}
+        self._members: tuple[SealingKey, ...] = ()
+        self._weights: dict[NodeId, int] = {}
+        self._uploads = Uploads(setup, self._ring, spool())
+        self._view = b""
+        self._signatures: dict[NodeId, bytes] = {}
+        self._opening: Opening | None = None
+
+    @property
+    def phase(self) -> Phase:
+        """The current phase."""
+        return self._phase
+
+    def start(self, now: float) -> Step:
+        """Wait for the cohort to announce its keys; local training happens in this phase."""
+        if self._phase is not Phase.NEW:
+            raise LocalProtocolError("a ckks coordinator starts once")
+        return self._enter(Phase.KEYS, self._setup.cohort, now + self._setup.input_timeout)
+
+    def receive(self, sender: NodeId, message: Message, now: float) -> Step:
+        """Take a message of a node; see `secagg.roles.CoordinatorRole.receive`."""
+        accepted = self._ACCEPTS.get(self._phase)
+        if accepted is None or not isinstance(message, accepted[0]):
+            raise RemoteProtocolError(sender, f"{type(message).__name__} while {self._phase.value}")
+        if message.round_id != self._setup.round_id:
+            raise ReplayError(sender, f"{type(message).__name__} of round {message.round_id}")
+        if sender in self._answered:
+            raise ReplayError(sender, f"a second {type(message).__name__}")
+        if sender not in self._waiting:
+            raise RemoteProtocolError(sender, f"not in the round while {self._phase.value}")
+        try:
+            complete = accepted[1](self, sender, message)
+        except (_Fault, BadUpload, AuthenticationError) as fault:
+            self._forget(sender)
+            return self._advance(now, PeerBlamed(sender, str(fault)))
+        if complete:
+            self._waiting.discard(sender)
+            self._answered.add(sender)
+        return self._advance(now)
+
+    def drop(self, node: NodeId, now: float) -> Step:
+        """Stop waiting for `node`, in this phase and in every later one."""
+        self._gone.add(node)
+        self._forget(node)
+        return self._advance(now)
+
+    def on_timeout(self, now: float) -> Step:
+        """Close the phase with those who answered, or end the uploads whose time is up (H-15)."""
+        uploading = self._phase is Phase.INPUT
+        late = self._uploads.expire(now) if uploading else tuple(sorted(self._waiting))
+        self._waiting -= set(late)
+        missed = (PeersMissed(self._phase.value, late),) if late else ()
+        return self._advance(now, *missed)
+
+    # --- what each message does; the result says whether the node has given all it owes ---------
+
+    def _on_announcement(self, sender: NodeId, message: Announcement) -> bool:
+        if message.key.node_id != sender:
+            raise _Fault("its key names another node")
+        verify_key(self._setup, message.key)  # H-04
+        if self._setup.coordinator_weighs is not is_distance(message.distance):  # H-16
+            raise _Fault("it disclosed a distance unasked, or none")
+        self._keys[sender] = message.key
+        if message.distance is not None:
+            self._distances[sender] = message.distance
+        return True
+
+    def _on_upload(self, sender: NodeId, message: SealedSecret | CipherChunk) -> bool:
+        return self._uploads.take(sender, message)
+
+    def _on_signature(self, sender: NodeId, message: SurvivorSignature) -> bool:
+        verify_view(self._setup, sender, message.signature, self._view)  # H-10
+        self._signatures[sender] = message.signature
+        return True
+
+    def _on_answer(self, sender: NodeId, message: SumShare) -> bool:
+        fault = self._opened.take(sender, message)
+        if fault:
+            raise _Fault(fault)
+        return True
+
+    # --- phases --------------------------------------------------------------------------------
+
+    def _advance(self, now: float, *events: Event) -> Step:
+        """Let the next nodes upload, and close the phase if nobody is waited for any more."""
+        send: Sequence[Outgoing] = self._turns(now) if self._phase is Phase.INPUT else ()
+        if self._waiting or self._phase in (Phase.NEW, Phase.OVER):
+            return Step(send, events, self._deadline, done=self._phase is Phase.OVER)
+        reason, needed, close = self._CLOSES[self._phase]
+        if len(self._answered) < needed(self):  # H-15
+            return self._fail(reason, needed(self), *events)
+        closed = close(self, now)
+        events = (*events, *closed.events)
+        if self._waiting or closed.done:
+            return Step(closed.send, events, closed.deadline, closed.done)
+        after = self._advance(now)  # all that the new phase would wait for are gone
+        send = Lazy.chain(closed.send, after.send)
+        return Step(send, (*events, *after.events), after.deadline, after.done)
+
+    def _close_keys(self, now: float) -> Step:
+        present = {node for node in self._keys if node not in self._gone}
+        self._members = tuple(self._keys[node] for node in self._committee if node in present)
+        needed = self._terms.committee.answers
+        if len(self._members) < needed:
+            return self._fail(AbortReason.COMMITTEE_TOO_SMALL, needed, alive=len(self._members))
+        weights = self._weights_of(sorted(present))
+        self._uploads.expect(weights, (key.node_id for key in self._members))
+        self._weights = weights
+        message = CommitteeKeys(self._setup.round_id, self._members)
+        entered = self._enter(Phase.INPUT, weights, None)
+        everybody = sorted(present)  # members without a weight have a part in the opening
+        told = Lazy(functools.partial(Outgoing, node, message) for node in everybody)
+        return Step(Lazy.chain(told, self._turns(now)), entered.events, self._deadline)
+
+    def _weights_of(self, nodes: Sequence[NodeId]) -> dict[NodeId, int]:
+        """Return the nodes that are to upload, and their weights (H-11)."""
+        if not self._setup.coordinator_weighs or self._weigh is None:
+            return dict.fromkeys(nodes, 1)
+        given = self._weigh({node: self._distances[node] for node in nodes})
+        if set(given) != set(nodes):
+            raise LocalProtocolError("the weights are not those of the nodes that were asked for")
+        if not all(0 <= weight <= self._terms.max_weight for weight in given.values()):
+            raise LocalProtocolError(f"a weight is not 0 to {self._terms.max_weight}")
+        return {node: given[node] for node in nodes if given[node]}
+
+    def _turns(self, now: float) -> tuple[Outgoing, ...]:
+        granted = self._uploads.grant(now)
+        self._deadline = self._uploads.deadline
+        return tuple(Outgoing(node, UploadTurn(self._setup.round_id)) for node in granted)
+
+    def _close_input(self, now: float) -> Step:
+        survivors = tuple(sorted(self._answered))
+        self._weights = {node: self._weights[node] for node in survivors}
+        weights = bytes(self._weights.values())
+        if not is_even(weights, least_effective(self._setup)):  # H-11
+            return self._fail(AbortReason.COHORT_TOO_UNEVEN, least_effective(self._setup))
+        self._view = view_digest(keys_digest(self._setup, self._members), survivors, weights)
+        message = WeightedSurvivors(self._setup.round_id, survivors, weights)
+        members = {key.node_id for key in self._members} - self._gone
+        told = sorted(members | set(survivors))
+        step = self._enter(Phase.SIGNATURES, told, now + self._setup.phase_timeout)
+        return Step(_same(told, message), step.events, step.deadline)
+
+    def _close_signatures(self, now: float) -> Step:
+        setup = self._setup
+        self._opening = Opening(setup, self._ring, self._weights)
+        members = [key.node_id for key in self._members if key.node_id in self._signatures]
+        enough = sorted(self._signatures.items())[: setup.cosigners]
+        request = OpenRequest(setup.round_id, tuple(enough))
+        step = self._enter(Phase.OPENING, members, now + setup.phase_timeout)
+        send = Lazy.chain(*(self._dealt_to(node) for node in members), _same(members, request))
+        return Step(send, step.events, step.deadline)
+
+    def _dealt_to(self, member: NodeId) -> Lazy[Outgoing]:
+        """Return what the survivors sealed for a member, in messages made as they are sent."""
+        dealers = [node for node in self._weights if node != member]
+        size = BOX_OVERHEAD + self._terms.share_bytes + _DEALER_SIZE
+        step = max(1, MAX_CHUNK // size)
+        return Lazy(
+            functools.partial(self._dealt, member, start, dealers[start : start + step])
+            for start in range(0, len(dealers), step)
+        )
+
+    def _dealt(self, member: NodeId, start: int, dealers: Sequence[NodeId]) -> Outgoing:
+        shares: list[DealtShare] = []
+        for node in dealers:
+            dealer = dealer_of(self._keys[node])
+            box = self._uploads.box(node, member)
+            shares.append((dealer.agreement_key, dealer.kem_digest, dealer.signature, box))
+        return Outgoing(member, DealtShares(self._setup.round_id, start, tuple(shares)))
+
+    def _close_opening(self, now: float) -> Step:
+        del now
+        opened = self._opened.open(self._uploads.total)
+        if opened.total is None:
+            needed, reason = self._terms.committee.answers, opened.reason
+            return self._fail(
+                reason or AbortReason.BAD_SHARES, needed, *opened.blamed, alive=opened.answers
+            )
+        self._phase = Phase.OVER
+        self._uploads.total = np.zeros((0, 0), dtype=np.uint64)
+        done = SumReady(opened.total, tuple(self._weights), tuple(self._weights.values()))
+        return Step(events=(*opened.blamed, done), done=True)
+
+    # --- small parts ---------------------------------------------------------------------------
+
+    @property
+    def _opened(self) -> Opening:
+        if self._opening is None:
+            raise LocalProtocolError("nothing is being opened")
+        return self._opening
+
+    def _enter(self, phase: Phase, nodes: Collection[NodeId], deadline: float | None) -> Step:
+        self._phase, self._deadline = phase, deadline
+        self._waiting, self._answered = set(nodes) - self._gone, set()
+        return Step(events=(PhaseEntered(phase.value, tuple(nodes)),), deadline=deadline)
+
+    def _fail(
+        self, reason: AbortReason, needed: int, *events: Event, alive: int | None = None
+    ) -> Step:
+        failed = RoundFailed(reason, len(self._answered) if alive is None else alive, needed)
+        self._phase = Phase.OVER
+        self._uploads.total = np.zeros((0, 0), dtype=np.uint64)
+        return Step(events=(*events, failed), done=True)
+
+    def _forget(self, node: NodeId) -> None:
+        self._waiting.discard(node)
+        self._uploads.forget(node)
+
+    _ACCEPTS: Final[
+        Mapping[Phase, tuple[tuple[type[RoundMessage], ...], Callable[[Any, NodeId, Any], bool]]]
+    ] = {
+        Phase.KEYS: ((Announcement,), _on_announcement),
+        Phase.INPUT: ((SealedSecret, CipherChunk), _on_upload),
+        Phase.SIGNATURES: ((SurvivorSignature,), _on_signature),
+        Phase.OPENING: ((SumShare,), _on_answer),
+    }
+    _CLOSES: Final[
+        Mapping[Phase, tuple[AbortReason, Callable[[Any], int], Callable[[Any, float], Step]]]
+    ] = {
+        Phase.KEYS: (AbortReason.TOO_FEW_KEYS, lambda self: self._setup.quorum, _close_keys),
+        Phase.INPUT: (AbortReason.TOO_FEW_INPUTS, lambda self: self._setup.quorum, _close_input),
+        Phase.SIGNATURES: (
+            AbortReason.TOO_FEW_SIGNATURES,
+            lambda self: self._setup.cosigners,
+            _close_signatures,
+        ),
+        Phase.OPENING: (
+            AbortReason.TOO_FEW_ANSWERS,
+            lambda self: self._terms.committee.answers,
+            _close_opening,
+        ),
+    }
+
+
+def _same(nodes: Iterable[NodeId], message: RoundMessage) -> tuple[Outgoing, ...]:
+    return tuple(Outgoing(node, message) for node in nodes)

@@ -1,0 +1,174 @@
+"""From the members' answers to the sum: the secret that opens it, who lied, the values.
+
+The answers are a word of a Reed-Solomon code, in which wrong ones are found as long as enough
+others are right. What was decoded is then held against the ciphertexts: only the true sum of
+secrets leaves errors as small as errors are. So even t + l right answers among wrong ones can be
+told, by leaving some out.
+
+Source: specs/36-ckks.md section 5.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from secagg.ckks import rlwe
+from secagg.ckks.coefficients import fits, read_sum
+from secagg.ckks.ring import Ring
+from secagg.ckks.views import committee_of, elements_seed, terms_of
+from secagg.primitives import packed
+from secagg.steps import PeerBlamed
+from secagg.types import AbortReason, NodeId, RingVector, RoundSetup
+from secagg.wire.messages import SumShare
+
+__all__ = ["Opened", "Opening"]
+
+_MAX_TRIES: Final = 5_000
+"""Choices of answers to leave out: some seconds at most."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """How an opening ended."""
+
+    total: RingVector | None = field(repr=False)
+    """The sum, or None."""
+    reason: AbortReason | None
+    """Why there is none."""
+    blamed: tuple[PeerBlamed, ...]
+    answers: int
+    """Answers with a share in them."""
+
+
+class Opening:
+    """Collects answers and opens the sum.
+
+    Args:
+        setup: The round.
+        ring: Of the ciphertexts.
+        weighted: Survivors to their weights.
+    """
+
+    def __init__(self, setup: RoundSetup, ring: Ring, weighted: Mapping[NodeId, int]) -> None:
+        self._setup, self._ring, self._terms = setup, ring, terms_of(setup)
+        self._committee = committee_of(setup)
+        self._weighted, self._weight = weighted, sum(weighted.values())
+        self._seed = elements_seed(setup)
+        self._shares: dict[int, packed.Share] = {}
+        self._accused: dict[NodeId, list[NodeId]] = {}
+
+    def take(self, sender: NodeId, answer: SumShare) -> str:
+        """Store one answer; return what is wrong with it, or ""."""
+        dealers = answer.unopened
+        if list(dealers) != sorted(set(dealers)) or not set(dealers) <= set(self._weighted):
+            return "its answer names dealers that are none"
+        if sender in dealers or bool(dealers) == bool(answer.share):
+            return "its answer is neither a share nor a reason for none"
+        for dealer in dealers:
+            self._accused.setdefault(dealer, []).append(sender)
+        if answer.share:
+            committee = self._terms.committee
+            share = packed.decode(answer.share, committee.modulus, self._terms.share_length)
+            if share is None:
+                return "its share of the sum is malformed"
+            self._shares[self._committee.index(sender)] = share
+        return ""
+
+    def open(self, total: rlwe.Residues) -> Opened:
+        """Open Σ w·c; every wrong answer is named if the true secret is found (H-13)."""
+        needed, spare = self._terms.committee.answers, self._spare(self._shares)
+        blamed = [
+            PeerBlamed(dealer, f"the shares it dealt to {', '.join(members)} do not open")
+            for dealer, members in sorted(self._accused.items())
+        ]
+        if len(self._shares) < needed:
+            return self._failed(AbortReason.TOO_FEW_ANSWERS, blamed)
+        first = self._decode(self._shares)
+        if first is not None and self._is_true(first, total):
+            return self._read(first, first.wrong, total, blamed)
+        if first is not None and len(first.wrong) + self._setup.colluders <= spare:
+            # Not even all that may collude could have made these answers agree (R-04): the shares
+            # that were dealt are not those of the ciphertexts.
+            return self._failed(AbortReason.SUM_OUT_OF_RANGE, blamed)
+        for rest in self._with_some_left_out():
+            found = self._decode(rest)
+            if found is not None and self._is_true(found, total):
+                wrong = found.wrong | self._misfits(found, rest)
+                return self._read(found, wrong, total, blamed)
+        return self._failed(AbortReason.BAD_SHARES, blamed)
+
+    def _read(
+        self,
+        found: packed.Opened,
+        wrong: Collection[int],
+        total: rlwe.Residues,
+        blamed: list[PeerBlamed],
+    ) -> Opened:
+        blamed += [
+            PeerBlamed(self._committee[holder], "its share of the sum is wrong")
+            for holder in sorted(wrong)
+        ]
+        terms = self._terms
+        values = read_sum(
+            rlwe.open_sum(self._ring, self._secret(found), total, self._seed),
+            terms.ring,
+            dim=self._setup.dim,
+            ring_bits=self._setup.ring_bits,
+            value_bits=terms.value_bits,
+            weight=self._weight,
+        )
+        if values is None:  # H-14
+            return self._failed(AbortReason.SUM_OUT_OF_RANGE, blamed)
+        return Opened(values, None, tuple(blamed), len(self._shares))
+
+    def _failed(self, reason: AbortReason, blamed: list[PeerBlamed]) -> Opened:
+        return Opened(None, reason, tuple(blamed), len(self._shares))
+
+    def _decode(self, shares: Mapping[int, packed.Share]) -> packed.Opened | None:
+        committee = self._terms.committee
+        return packed.open_shares(
+            shares,
+            prime=committee.modulus,
+            threshold=committee.threshold,
+            pack=committee.pack,
+            size=self._terms.ring.degree,
+            bound=self._weight * self._terms.ring.secret_terms,
+        )
+
+    def _secret(self, found: packed.Opened) -> rlwe.Secret:
+        return rlwe.Secret.from_coefficients(self._ring, found.secret)
+
+    def _is_true(self, found: packed.Opened, total: rlwe.Residues) -> bool:
+        """Tell whether a decoded secret opens the first block of the sum (H-14)."""
+        opened = rlwe.open_sum(self._ring, self._secret(found), total[:1], self._seed)
+        return fits(opened, self._terms.ring, weight=self._weight)
+
+    def _spare(self, shares: Collection[int]) -> int:
+        return len(shares) - self._terms.committee.answers
+
+    def _with_some_left_out(self) -> Iterator[dict[int, packed.Share]]:
+        """Yield answers to decode where there are too many wrong ones among all of them.
+
+        Two that are left out are worth one more that is found.
+        """
+        tries, spare = _MAX_TRIES, self._spare(self._shares)
+        for count in range(2 - spare % 2, spare + 1, 2):
+            tries -= math.comb(len(self._shares), count)
+            if tries < 0:
+                return
+            for left_out in itertools.combinations(sorted(self._shares), count):
+                yield {h: share for h, share in self._shares.items() if h not in left_out}
+
+    def _misfits(self, found: packed.Opened, rest: Mapping[int, packed.Share]) -> set[int]:
+        """Return the holders among those left out whose shares do not fit the others."""
+        good = {holder: share for holder, share in rest.items() if holder not in found.wrong}
+        wrong = set()
+        for holder in self._shares.keys() - rest.keys():
+            again = self._decode({**good, holder: self._shares[holder]})
+            if again is None or again.wrong:
+                wrong.add(holder)
+        return wrong

@@ -1,0 +1,94 @@
+"""Weights that the coordinator gives to nodes, and what the nodes allow it.
+
+A node is far from the others if its consistency distance is; far nodes weigh less, outliers
+nothing. Whatever the coordinator computes, each node asks for a sum over enough nodes of which none
+outweighs the others: the effective size of a weighted cohort is (Σ w)² / Σ w² (Kish 1965).
+
+Source: specs/36-ckks.md section 6.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from secagg.types import NodeId, RoundSetup
+
+__all__ = ["SMOOTHING", "is_distance", "is_even", "least_effective", "smoothed", "weights_from"]
+
+SMOOTHING: Final = 0.5
+"""What a round's distance counts in the smoothed one."""
+_OUTLIER: Final = 3.0  # standard deviations, by the median absolute deviation
+_DEVIATION: Final = 1.4826  # of a normal variable, in median absolute deviations
+_LEAST_SPREAD: Final = 0.05  # of the median: nodes as alike as that have no outliers
+
+
+def smoothed(
+    before: Mapping[NodeId, float], distances: Mapping[NodeId, float]
+) -> dict[NodeId, float]:
+    """Return the exponential moving averages of the distances, of old and new nodes.
+
+    Args:
+        before: The averages of the round before.
+        distances: What nodes disclosed in this round, at least 0.
+    """
+    fresh = {
+        node: (1 - SMOOTHING) * before.get(node, distance) + SMOOTHING * distance
+        for node, distance in distances.items()
+    }
+    return {**before, **fresh}
+
+
+def weights_from(
+    distances: Mapping[NodeId, float], *, max_weight: int, quorum: int, effective: int
+) -> dict[NodeId, int]:
+    """Return integer weights in proportion to 1 / (1 + distance), 0 to `max_weight`.
+
+    Nodes beyond three standard deviations from the median get 0, the farthest first, as long as a
+    quorum is left. The others get at least 1. Weights too uneven for the nodes to open a sum of
+    are drawn together until they are not.
+
+    Args:
+        distances: Smoothed distances, at least 0.
+        max_weight: W, at least 1.
+        quorum: Fewest nodes with a weight above 0.
+        effective: Least effective size, as `least_effective` gives it.
+    """
+    outliers = set(_outliers(distances)[: max(0, len(distances) - quorum)])
+    kept = {node: 1 / (1 + d) for node, d in distances.items() if node not in outliers}
+    top = max(kept.values(), default=1.0)
+    weights = {node: max(1, round(max_weight * w / top)) for node, w in kept.items()}
+    for least in range(2, max_weight + 1):
+        if is_even(tuple(weights.values()), effective):
+            break
+        weights = {node: max(least, weight) for node, weight in weights.items()}
+    return {node: weights.get(node, 0) for node in distances}
+
+
+def _outliers(distances: Mapping[NodeId, float]) -> list[NodeId]:
+    """Return the nodes that are far beyond the median, the farthest first."""
+    if len(distances) < 3:
+        return []
+    median = statistics.median(distances.values())
+    spread = _DEVIATION * statistics.median(abs(d - median) for d in distances.values())
+    bound = median + _OUTLIER * max(spread, _LEAST_SPREAD * median)
+    far = [node for node, distance in distances.items() if distance > bound]
+    return sorted(far, key=lambda node: (-distances[node], node))
+
+
+def least_effective(setup: RoundSetup) -> int:
+    """Return the least effective size of a weighted cohort: two beyond all that collude (H-11)."""
+    return max(3, setup.colluders + 2)
+
+
+def is_even(weights: Sequence[int] | bytes, effective: int) -> bool:
+    """Tell whether (Σ w)² / Σ w² is at least `effective` (H-11), in integers."""
+    squares = sum(weight * weight for weight in weights)
+    return squares > 0 and sum(weights) ** 2 >= effective * squares
+
+
+def is_distance(value: float | None) -> bool:
+    """Tell whether a node may have disclosed this."""
+    return value is not None and math.isfinite(value) and value >= 0
