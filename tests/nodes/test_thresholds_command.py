@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from nodes.cli import exit_code
 from nodes.commands.thresholds import SIZES, command
+from secagg.ckks import parameters as ckks
+from secagg.ckks.sealing import BOX_OVERHEAD
 from secagg.errors import ConfigError
 from secagg.masking.parameters import choose, graph_failure_bits
 
@@ -125,3 +127,70 @@ def test_where_no_row_is_left_it_ends_as_a_wrong_setting(
 @pytest.mark.parametrize("arguments", [("--security-bits", "0"), ("--nodes", "many")])
 def test_a_wrong_command_line_is_one(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2
+
+
+# --- ckks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("R-08")
+def test_the_table_of_ckks_holds_what_its_choose_gives() -> None:
+    made = ckks.choose(10, max_weight=4, value_bits=12, collusion=0.2, dropout=0.2)
+    (row,) = rows(
+        "--scheme", "ckks", "--nodes", "10", "--max-weight", "4", "--value-bits", "12",
+        "--collusion", "0.2", "--dropout", "0.2",
+    )  # fmt: skip
+    for name in ("nodes", "colluders", "dropouts", "quorum", "cosigners"):
+        assert row[name] == getattr(made, name)
+    for name in ("degree", "modulus_bits", "values_per_coefficient"):
+        assert row[name] == getattr(made.ring, name)
+    for name in ("threshold", "pack", "silent"):
+        assert row[name] == getattr(made.committee, name)
+    assert row["members"] == made.committee.size == 10
+    assert row["value_bytes"] == round(made.value_bytes, 2)
+    # 10 members, of whom one is the node itself; each box is the share and what sealing adds.
+    assert row["share_kilobytes"] == round(9 * (made.share_bytes + BOX_OVERHEAD) / 1000, 1)
+
+
+def test_where_not_all_are_members_a_node_seals_for_each_of_them() -> None:
+    (row,) = rows("--scheme", "ckks", "--nodes", "500", "--collusion", "0.1")
+    made = ckks.choose(500, collusion=0.1)
+    members = made.committee.size
+    assert row["members"] == members < 500
+    assert row["share_kilobytes"] == round(members * (made.share_bytes + BOX_OVERHEAD) / 1000, 1)
+
+
+def test_the_table_of_ckks_is_printed_whole_with_the_reasons_of_what_is_refused() -> None:
+    result = run("--scheme", "ckks")
+    assert result.exit_code == 0, result.output
+    assert "…" not in result.stdout, "no heading and no figure is cut off"
+    assert [int(line.split()[0]) for line in lines(result.stdout)[3 : 3 + len(SIZES)]] == [*SIZES]
+    assert "t + l answers open the sum" in result.stdout
+    result = run("--scheme", "ckks", "--nodes", "5", "--nodes", "10000", "--value-bits", "24",
+                 "--max-weight", "4")  # fmt: skip
+    assert "10000: 10000 nodes with 24-bit values" in result.stdout
+    assert "use value_bits 19 or max_weight 1" in result.stdout
+
+
+def test_ckks_settings_that_cannot_be_met_end_as_a_wrong_setting() -> None:
+    result = run("--scheme", "ckks", "--nodes", "10", "--dropout", "0.45")
+    assert isinstance(result.exception, ConfigError)
+    assert "10 nodes cannot withstand" in str(result.exception)
+    assert "use dropout 0.3" in str(result.exception.hint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--value-bits", "12"), "--value-bits is for --scheme ckks"),
+        (("--max-weight", "2"), "--max-weight is for --scheme ckks"),
+        (("--scheme", "ckks", "--security-bits", "60"), "--security-bits is for --scheme masking"),
+        (("--scheme", "ckks", "--failure-bits", "30"), "--failure-bits is for --scheme masking"),
+        (("--scheme", "insecure-plain"), "insecure-plain"),
+    ],
+)
+def test_an_option_that_a_scheme_does_not_heed_is_refused(
+    arguments: tuple[str, ...], says: str
+) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
