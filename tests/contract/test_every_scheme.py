@@ -17,10 +17,9 @@ from secagg.roles import Scheme
 from secagg.schemes import SCHEMES
 from secagg.steps import Outgoing, PeerBlamed, Step
 from secagg.wire.codec import decode, encode
-from secagg.wire.messages import MaskedChunk, Message, PlainChunk
-from tests.support.fleet import Fleet, TestSigner, make_setup
+from secagg.wire.messages import CipherChunk, MaskedChunk, Message, PlainChunk
+from tests.support.fleet import Fleet, as_inputs, make_setup, with_ckks_terms
 from tests.support.messages import any_message, changed
-from tests.support.randomness import InsecureLabelledRng
 from tests.support.scripts import Recording, repeated, snapshot
 
 each_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.keys())
@@ -28,6 +27,7 @@ each_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.ke
 
 @each_scheme
 @pytest.mark.req("M-01")
+@pytest.mark.req("H-01")
 @pytest.mark.parametrize("n", [3, 4, 5, 10])
 @pytest.mark.parametrize("dim", [1, 7, 8, 31, 32, 33, 96, 100])
 def test_the_sum_is_exact(scheme: Scheme, n: int, dim: int) -> None:
@@ -42,6 +42,7 @@ def test_the_sum_is_exact(scheme: Scheme, n: int, dim: int) -> None:
 
 @each_scheme
 @pytest.mark.req("M-01")
+@pytest.mark.req("H-01")
 @pytest.mark.parametrize("ring_bits", [8, 9, 17, 24, 31, 32])
 def test_every_ring_size(scheme: Scheme, ring_bits: int) -> None:
     fleet = Fleet(scheme, make_setup(4, dim=75, ring_bits=ring_bits))
@@ -59,17 +60,7 @@ def test_constant_vectors_at_the_extreme(scheme: Scheme, n: int, sign: int) -> N
     value_bits, dim = 16, 40
     setup = make_setup(n, dim=dim, value_bits=value_bits)
     largest = sign * ((1 << (value_bits - 1)) - 1)
-    fleet = Fleet(scheme, setup)
-    vector = np.full(dim, largest % (1 << setup.ring_bits), dtype=np.uint32)
-    for node in setup.cohort:
-        fleet.inputs[node] = vector
-        fleet.clients[node] = scheme.client(
-            setup,
-            vector,
-            TestSigner(node),
-            coordinator="coordinator",
-            rng=InsecureLabelledRng(9, node),
-        )
+    fleet = Fleet(scheme, setup, inputs=as_inputs(setup, dict.fromkeys(setup.cohort, largest)))
     outcome = fleet.play()
     assert outcome.total is not None
     assert to_signed(outcome.total, ring_bits_for(n, value_bits)).tolist() == [n * largest] * dim
@@ -77,6 +68,7 @@ def test_constant_vectors_at_the_extreme(scheme: Scheme, n: int, sign: int) -> N
 
 @each_scheme
 @pytest.mark.req("M-14")
+@pytest.mark.req("H-15")
 def test_silent_nodes_are_left_out_down_to_the_quorum(scheme: Scheme) -> None:
     for silent in range(4):
         fleet = Fleet(scheme, make_setup(6, dim=20))
@@ -96,6 +88,7 @@ def test_silent_nodes_are_left_out_down_to_the_quorum(scheme: Scheme) -> None:
 
 @each_scheme
 @pytest.mark.req("M-21")
+@pytest.mark.req("H-17")
 def test_duplicates_are_blamed_and_change_nothing(scheme: Scheme) -> None:
     kinds = {
         type(message) for _, message in Recording(scheme, make_setup(4, dim=70)).to_coordinator
@@ -110,12 +103,14 @@ def test_duplicates_are_blamed_and_change_nothing(scheme: Scheme) -> None:
 
 @each_scheme
 @pytest.mark.req("M-21")
+@pytest.mark.req("H-17")
 def test_a_chunk_twice_in_a_row_names_its_sender(scheme: Scheme) -> None:
-    recording = Recording(scheme, make_setup(4, dim=70))
+    # Three chunks: of 32 values, or of one polynomial, which carries thousands.
+    recording = Recording(scheme, make_setup(4, dim=10_000 if scheme.name == "ckks" else 70))
     chunks = [
         count
         for count, (_, message) in enumerate(recording.to_coordinator, start=1)
-        if isinstance(message, MaskedChunk | PlainChunk)
+        if isinstance(message, MaskedChunk | CipherChunk | PlainChunk)
     ]
     assert len(chunks) == 4 * 3
     for count in chunks:
@@ -133,11 +128,15 @@ SPARSE = make_setup(10, dim=40, neighbours=4, threshold=2, colluders=1, quorum=6
 """More nodes than may upload at a time, and a graph that takes coins."""
 RECORDINGS = {name: Recording(scheme, SMALL) for name, scheme in SCHEMES.items()}
 RECORDINGS["masking, sparse"] = Recording(SCHEMES["masking"], SPARSE)
+RECORDINGS["ckks, weighing"] = Recording(
+    SCHEMES["ckks"], with_ckks_terms(make_setup(10, dim=40), max_weight=2, weighs=True)
+)
 each_round = pytest.mark.parametrize("name", RECORDINGS)
 
 
 @each_round
 @pytest.mark.req("M-21")
+@pytest.mark.req("H-17")
 def test_a_message_out_of_phase_is_the_senders_fault(name: str) -> None:
     recording = RECORDINGS[name]
     for count in range(len(recording.to_coordinator) + 1):
@@ -179,6 +178,7 @@ def outcome_of(receive: Callable[[], Step]) -> Step | RemoteProtocolError:
 
 @each_round
 @pytest.mark.req("M-21")
+@pytest.mark.req("H-17")
 @pytest.mark.req("T-03")
 @settings(max_examples=250, deadline=None)
 @given(data=st.data())
@@ -202,6 +202,7 @@ def test_any_message_in_any_phase_at_the_coordinator(name: str, data: st.DataObj
 
 @each_round
 @pytest.mark.req("M-21")
+@pytest.mark.req("H-17")
 @settings(max_examples=250, deadline=None)
 @given(data=st.data())
 def test_any_message_in_any_phase_at_a_client(name: str, data: st.DataObject) -> None:
@@ -224,26 +225,26 @@ def test_any_message_in_any_phase_at_a_client(name: str, data: st.DataObject) ->
 def test_clients_speak_to_the_coordinator_only_and_the_coordinator_to_the_cohort(
     scheme: Scheme,
 ) -> None:
-    setup = make_setup(4, dim=8)
+    fleet = Fleet(scheme, make_setup(4, dim=8))
     seen: set[tuple[bool, str]] = set()
 
     def note(sender: str, receiver: str, message: Message) -> list[Message]:
         seen.add((sender == "coordinator", receiver))
         return [message]
 
-    Fleet(scheme, setup).play(note)
+    fleet.play(note)
     assert {receiver for from_coordinator, receiver in seen if not from_coordinator} == {
         "coordinator"
     }
     assert {receiver for from_coordinator, receiver in seen if from_coordinator} <= set(
-        setup.cohort
+        fleet.setup.cohort
     )
 
 
 @each_scheme
 @pytest.mark.req("M-15")
 def test_dropping_everybody_ends_the_round(scheme: Scheme) -> None:
-    role = scheme.coordinator(SMALL)
+    role = Fleet(scheme, SMALL).coordinator
     role.start(0.0)
     steps = [role.drop(node, 0.0) for node in SMALL.cohort]
     assert steps[-1].done
@@ -252,8 +253,9 @@ def test_dropping_everybody_ends_the_round(scheme: Scheme) -> None:
 
 @each_scheme
 @pytest.mark.req("M-21")
+@pytest.mark.req("H-17")
 def test_before_the_start_nothing_is_accepted(scheme: Scheme) -> None:
-    role = scheme.coordinator(SMALL)
+    role = Fleet(scheme, SMALL).coordinator
     before = snapshot(role)
     with pytest.raises(RemoteProtocolError):
         role.receive(*RECORDINGS[scheme.name].to_coordinator[0], 0.0)

@@ -28,12 +28,17 @@ FROM_A_NODE = {
     "MaskedChunk": {"round_id", "index", "sharers_signature", "data"},
     "SurvivorSignature": {"round_id", "signature"},
     "UnmaskAnswer": {"round_id", "self_shares", "key_shares"},
+    "Announcement": {"round_id", "key", "distance"},
+    "SealedSecret": {"round_id", "start", "boxes"},
+    "CipherChunk": {"round_id", "index", "data"},
+    "SumShare": {"round_id", "share", "unopened"},
     "PlainChunk": {"round_id", "index", "data"},
 }  # fmt: skip
 FROM_THE_COORDINATOR = {
     "Welcome", "RosterUpdate", "Heartbeat", "RoundOffer", "ModelChunk", "RoundClosed",
     "RunFinished", "AdvertList", "PeerKeys", "PeerEncapsulations", "PeerShares", "UploadTurn",
-    "Survivors", "UnmaskRequest",
+    "Survivors", "UnmaskRequest", "CommitteeKeys", "WeightedSurvivors", "DealtShares",
+    "OpenRequest",
 }  # fmt: skip
 OFFER: RoundOffer = changed(  # type: ignore[assignment]
     sample(RoundOffer),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from secagg.ckks import parameters as ckks_parameters
 from secagg.encoding import ring_bits_for
 from secagg.errors import RemoteProtocolError
 from secagg.masking.parameters import choose
@@ -26,6 +27,7 @@ from secagg.types import (
     NodeId,
     RingVector,
     RoundSetup,
+    Weigh,
 )
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import Message
@@ -77,10 +79,43 @@ def make_setup(
     return RoundSetup(**{**values, **changes})  # type: ignore[arg-type]
 
 
+def with_ckks_terms(
+    setup: RoundSetup, *, value_bits: int | None = None, max_weight: int = 1, weighs: bool = False
+) -> RoundSetup:
+    """Return `setup` as a round of `ckks` of the same quorum, against as many that collude.
+
+    Args:
+        setup: Without terms of ckks.
+        value_bits: By default those of the ring, as far as ckks carries them.
+        max_weight: Greatest weight.
+        weighs: Whether the coordinator weighs.
+    """
+    n = len(setup.cohort)
+    terms = ckks_parameters.choose(
+        n,
+        value_bits=min(24, setup.ring_bits) if value_bits is None else value_bits,
+        max_weight=max_weight,
+        dropout=(n - setup.quorum) / n,
+        collusion=setup.colluders / n,
+    )
+    assert (terms.quorum, terms.colluders) == (setup.quorum, setup.colluders)
+    return replace(setup, ckks=terms, coordinator_weighs=weighs)
+
+
+def as_inputs(setup: RoundSetup, signed: Mapping[NodeId, object]) -> dict[NodeId, RingVector]:
+    """Return vectors of signed integers, or one for all values, modulo 2^ring_bits."""
+    mask = np.int64((1 << setup.ring_bits) - 1)
+    return {
+        node: np.broadcast_to(np.asarray(values, np.int64) & mask, setup.dim).astype(np.uint32)
+        for node, values in signed.items()
+    }
+
+
 @dataclass
 class Outcome:
     total: RingVector | None = None
     contributors: tuple[NodeId, ...] = ()
+    weights: tuple[int, ...] = ()
     failed: RoundFailed | None = None
     blamed: set[NodeId] = field(default_factory=set)
     errors: list[RemoteProtocolError] = field(default_factory=list)
@@ -90,34 +125,72 @@ class Outcome:
 
 
 class Fleet:
-    """One round of `scheme` over random inputs."""
+    """One round of `scheme` over random inputs.
 
-    def __init__(self, scheme: Scheme, setup: RoundSetup, *, seed: int = 1) -> None:
-        self.setup, self.scheme = setup, scheme
+    Args:
+        scheme: Which; for ckks `setup` gets terms of it where it has none, see `self.setup`.
+        setup: The round.
+        seed: Of the inputs, the nodes' randomness and the distances.
+        inputs: Other inputs than random ones.
+        weigh: For a coordinator that weighs; weights 1 to `max_weight` in turn by default.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        setup: RoundSetup,
+        *,
+        seed: int = 1,
+        inputs: Mapping[NodeId, RingVector] | None = None,
+        weigh: Weigh | None = None,
+    ) -> None:
+        if scheme.name == "ckks" and setup.ckks is None:
+            setup = with_ckks_terms(setup)
+        self.setup, self.scheme, self.seed = setup, scheme, seed
         rng = np.random.default_rng(seed)
-        top = 1 << setup.ring_bits
-        self.inputs = {
-            node: rng.integers(0, top, setup.dim, dtype=np.uint64).astype(np.uint32)
-            for node in setup.cohort
-        }
-        self.clients: dict[NodeId, ClientRole] = {
-            node: scheme.client(
-                setup,
-                self.inputs[node],
-                TestSigner(node),
-                coordinator=COORDINATOR,
-                rng=InsecureLabelledRng(seed, node),
-            )
-            for node in setup.cohort
-        }
-        self.coordinator = scheme.coordinator(setup)
+        self.inputs = {node: self._random_input(rng) for node in setup.cohort}
+        self.inputs.update(inputs or {})
+        self.distances = {node: float(rng.gamma(2.0)) for node in setup.cohort}
+        self.clients: dict[NodeId, ClientRole] = {node: self.client(node) for node in setup.cohort}
+        self.weigh = self._in_turn if weigh is None else weigh
+        self.coordinator = scheme.coordinator(
+            setup, weigh=self.weigh if setup.coordinator_weighs else None
+        )
 
-    def plain_sum(self, nodes: tuple[NodeId, ...] | None = None) -> RingVector:
+    def _random_input(self, rng: np.random.Generator) -> RingVector:
+        """Draw from the whole ring, or from all that ckks carries."""
+        setup = self.setup
+        if setup.ckks is None:
+            return rng.integers(0, 1 << setup.ring_bits, setup.dim).astype(np.uint32)
+        half = 1 << (setup.ckks.value_bits - 1)
+        values = rng.integers(-half, half, setup.dim)
+        return (values & np.int64((1 << setup.ring_bits) - 1)).astype(np.uint32)
+
+    def _in_turn(self, distances: Mapping[NodeId, float]) -> dict[NodeId, int]:
+        most = 1 if self.setup.ckks is None else self.setup.ckks.max_weight
+        return {node: 1 + index % most for index, node in enumerate(sorted(distances))}
+
+    def client(self, node: NodeId) -> ClientRole:
+        """Return a fresh role of `node`."""
+        return self.scheme.client(
+            self.setup,
+            self.inputs[node],
+            TestSigner(node),
+            coordinator=COORDINATOR,
+            rng=InsecureLabelledRng(self.seed, node),
+            distance=self.distances[node] if self.setup.coordinator_weighs else None,
+        )
+
+    def plain_sum(
+        self, nodes: tuple[NodeId, ...] | None = None, weights: tuple[int, ...] | None = None
+    ) -> RingVector:
         """What the round must give over `nodes`, by Python integers."""
         chosen = self.setup.cohort if nodes is None else nodes
+        factors = weights or (1,) * len(chosen)
         modulus = 1 << self.setup.ring_bits
         columns = zip(*(self.inputs[node].tolist() for node in chosen), strict=True)
-        return np.array([sum(column) % modulus for column in columns], dtype=np.uint32)
+        sums = [sum(w * x for w, x in zip(factors, column, strict=True)) for column in columns]
+        return np.array([total % modulus for total in sums], dtype=np.uint32)
 
     def play(self, fault: Fault = faithful) -> Outcome:
         """Run to the end; when nothing moves, time passes."""
@@ -134,6 +207,7 @@ class Fleet:
                 outcome.events.append(event)
                 if isinstance(event, SumReady):
                     outcome.total, outcome.contributors = event.total, event.contributors
+                    outcome.weights = event.weights
                 elif isinstance(event, RoundFailed):
                     outcome.failed = event
                 elif isinstance(event, PeerBlamed):

@@ -25,11 +25,15 @@ def sample(kind: type[Message]) -> Message:
     """Return the message with the least value of every field."""
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
-    return kind(**{field.name: _least(field.type) for field in info.fields})
+    return _least(info)  # type: ignore[return-value]
 
 
 def _least(info: inspect.Type) -> object:
     match info:
+        case inspect.UnionType() if _optional(info):
+            return None
+        case inspect.StructType():
+            return info.cls(**{field.name: _least(field.type) for field in info.fields})
         case inspect.BoolType():
             return False
         case inspect.IntType():
@@ -45,6 +49,12 @@ def _least(info: inspect.Type) -> object:
     raise TypeError(info)
 
 
+def _optional(info: inspect.UnionType) -> inspect.Type | None:
+    """Return T of `T | None`; None for another union."""
+    others = [each for each in info.types if not isinstance(each, inspect.NoneType)]
+    return others[0] if len(others) == 1 and len(info.types) == 2 else None
+
+
 def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
     """Return a strategy for valid messages of one type."""
     return _values(inspect.type_info(kind))  # type: ignore[return-value]
@@ -55,14 +65,19 @@ any_message: st.SearchStrategy[Message] = st.sampled_from(MESSAGE_TYPES).flatmap
 
 def _values(info: inspect.Type) -> st.SearchStrategy[object]:
     match info:
+        case inspect.UnionType() if inner := _optional(info):
+            return st.none() | _values(inner)
         case inspect.BoolType():
             return st.booleans()
         case inspect.IntType():
             return st.integers(info.ge, info.le)
         case inspect.FloatType():
-            low = 0.0 if info.gt is not None else None
             return st.floats(
-                low, info.le, exclude_min=low is not None, allow_nan=False, allow_infinity=False
+                info.ge if info.gt is None else info.gt,
+                info.le,
+                exclude_min=info.gt is not None,
+                allow_nan=False,
+                allow_infinity=False,
             )
         case inspect.StrType():
             return st.text(max_size=min(info.max_length or 0, 8))
@@ -90,12 +105,20 @@ def table_row(kind: type[Message]) -> str:
 
 def _limits(info: inspect.Type) -> str:
     match info:
+        case inspect.UnionType() if inner := _optional(info):
+            return f"{_limits(inner)}, or nil"
         case inspect.BoolType():
             return "bool"
         case inspect.IntType():
             return f"int {_number(info.ge)} to {_number(info.le)}"
         case inspect.FloatType():
-            return "float" if info.le is None else f"float over {info.gt:g} to {info.le:g}"
+            if info.le is None:
+                return "float"
+            return (
+                f"float over {info.gt:g} to {info.le:g}"
+                if info.ge is None
+                else (f"float {info.ge:g} to {info.le:g}")
+            )
         case inspect.StrType():
             return f"text ≤ {info.max_length}"
         case inspect.BytesType():
@@ -106,6 +129,8 @@ def _limits(info: inspect.Type) -> str:
             return f"≤ {info.max_length} × {_limits(info.item_type)}"
         case inspect.TupleType():
             return "(" + ", ".join(map(_limits, info.item_types)) + ")"
+        case inspect.StructType() if info.tag is None:  # no message: it has no row of its own
+            return "(" + "; ".join(f"{f.name}: {_limits(f.type)}" for f in info.fields) + ")"
         case inspect.StructType():
             return info.cls.__name__
     raise TypeError(info)

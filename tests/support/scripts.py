@@ -10,23 +10,27 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
+from secagg.ckks.client import CkksClient
 from secagg.masking.client import MaskingClient
 from secagg.masking.pairs import NodeKeys, PairSecret
 from secagg.roles import ClientRole, CoordinatorRole, Scheme
 from secagg.types import NodeId, RoundSetup
 from secagg.wire.codec import encode
 from secagg.wire.messages import (
+    Announcement,
+    CipherChunk,
     Coin,
     Encapsulations,
     KeyAdvert,
     MaskedChunk,
     Message,
+    SealedSecret,
     SealedShares,
+    SumShare,
     SurvivorSignature,
     UnmaskAnswer,
 )
-from tests.support.fleet import COORDINATOR, Fault, Fleet, TestSigner, faithful
-from tests.support.randomness import InsecureLabelledRng
+from tests.support.fleet import COORDINATOR, Fault, Fleet, faithful
 
 EXCHANGES: tuple[type[Message], ...] = (
     KeyAdvert,
@@ -39,6 +43,14 @@ EXCHANGES: tuple[type[Message], ...] = (
 """What a node sends under masking on the complete graph, in order."""
 SPARSE_EXCHANGES: tuple[type[Message], ...] = (EXCHANGES[0], Coin, *EXCHANGES[1:])
 """The same on a sparse graph."""
+CKKS_EXCHANGES: tuple[type[Message], ...] = (
+    Announcement,
+    SealedSecret,
+    CipherChunk,
+    SurvivorSignature,
+    SumShare,
+)
+"""What a node of the committee sends under ckks, in order."""
 
 
 def deaths(before: Mapping[NodeId, type[Message]]) -> Fault:
@@ -117,6 +129,7 @@ class Recording:
             return arriving
 
         self.fleet = Fleet(self.scheme, self.setup, seed=self.seed)
+        self.setup = self.fleet.setup
         for role in self.fleet.clients.values():
             self._recorded(role)
         self.outcome = self.fleet.play(note)
@@ -128,7 +141,8 @@ class Recording:
 
     def coordinator(self, n_messages: int) -> CoordinatorRole:
         """Return a coordinator that has received the first `n_messages`."""
-        role = self.scheme.coordinator(self.setup)
+        weigh = self.fleet.weigh if self.setup.coordinator_weighs else None
+        role = self.scheme.coordinator(self.setup, weigh=weigh)
         role.start(0.0)
         for sender, message in self.to_coordinator[:n_messages]:
             role.receive(sender, message, 0.0)
@@ -136,14 +150,7 @@ class Recording:
 
     def client(self, node: NodeId, n_messages: int) -> ClientRole:
         """Return the client of `node` after its start and its first `n_messages`."""
-        role = self.scheme.client(
-            self.setup,
-            self.fleet.inputs[node],
-            TestSigner(node),
-            coordinator=COORDINATOR,
-            rng=InsecureLabelledRng(self.seed, node),
-        )
-        self._recorded(role)
+        role = self._recorded(self.fleet.client(node))
         role.start(0.0)
         for message in self.to_client.get(node, [])[:n_messages]:
             role.receive(message, 0.0)
@@ -172,7 +179,10 @@ def snapshot(value: object) -> object:
 
 
 def secrets_of(client: object) -> Iterator[bytes]:
-    """Yield every secret byte string that a masking client holds."""
+    """Yield every secret byte string that a client holds."""
+    if isinstance(client, CkksClient):
+        yield from _secrets_of_ckks(client)
+        return
     for name, value in vars(client).items():
         if name in ("_round_secret", "_self_seed", "_coin_seed"):
             yield value
@@ -185,3 +195,15 @@ def secrets_of(client: object) -> Iterator[bytes]:
         elif name == "_held":
             for shares in value.values():
                 yield from shares
+
+
+def _secrets_of_ckks(client: CkksClient) -> Iterator[bytes]:
+    if client._keys is not None:
+        yield client._keys._agreement.private_bytes_raw()
+        yield client._keys._kem.private_bytes_raw()
+    if client._own is not None:
+        yield client._own.tobytes()
+    if client._message.size:
+        yield client._message.tobytes()
+    if client._member is not None:
+        yield client._member._total.tobytes()
