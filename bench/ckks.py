@@ -119,9 +119,9 @@ def bars(results: list[Result]) -> Iterator[Bar]:
     what = "coordinator over NVFlare's, n = 10, d = 1M, opening included"
     yield Bar(what, _worst(server), 1 / 6)
     slower = [
-        each.ours[when].open_s / ours.open_s
+        later.open_s / ours.open_s
         for each, ours in plain
-        for when in VANISHING
+        for when, later in each.ours.items()
         if when != "nobody"
     ]
     yield Bar("opening, most dropouts over none", _worst(slower), SAME)

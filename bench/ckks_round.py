@@ -57,7 +57,8 @@ class OurRound:
     """A round's figures: CPU seconds, (de)serialisation included, and bytes of encoded messages.
 
     Attributes:
-        client_s: All that a node does but for its duty in the committee, median node.
+        client_s: All that a node does but for its duty in the committee, from the encoding of its
+            input on; median node.
         duty_s: That duty: reading the shares it was dealt, adding them, answering.
         upload: Bytes that a node sends in all.
         cipher: Of these, its ciphertext.
@@ -129,7 +130,7 @@ def _figures(cost: Cost) -> OurRound:
         return sum(cost.server_of[kind] + cost.codec_of[kind] for kind in kinds)
 
     return OurRound(
-        client_s=sum(phase_s.values()),
+        client_s=statistics.median(cost.client_made_s) + sum(phase_s.values()),
         duty_s=duty_s,
         upload=most(cost.sent),
         cipher=most(cost.sent, "CipherChunk"),
@@ -139,6 +140,6 @@ def _figures(cost: Cost) -> OurRound:
         duty_sent=most(cost.sent, "SumShare"),
         add_s=server("CipherChunk"),
         open_s=server("SumShare"),
-        server_s=cost.server_s + cost.codec_s,
+        server_s=cost.server_made_s + cost.server_s + cost.codec_s,
         error=cost.error,
     )

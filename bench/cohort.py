@@ -73,11 +73,13 @@ def make_setup(n: int, dim: int, parameters: MaskingParameters, *, value_bits: i
 class Cost:
     """What one round took; CPU seconds and bytes of encoded messages.
 
-    A phase is named by the message that begins it; before the first come `create` and `start`.
+    A phase is named by the message that begins it, a node's first by `start`.
 
     Attributes:
         client_s: Phase to the seconds of each node that finished, in the order in which they came.
         client_codec_s: The same of decoding and encoding their messages, not in `client_s`.
+        client_made_s: Of each node, making its role: it checks and copies or encodes its input.
+        server_made_s: The same of the coordinator, which is in no other figure either.
         server_of: Message type to the coordinator's seconds over all messages of that type, what
             they set off included.
         codec_of: The same of decoding those messages and encoding what followed.
@@ -92,6 +94,8 @@ class Cost:
 
     client_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     client_codec_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    client_made_s: list[float] = field(default_factory=list)
+    server_made_s: float = 0.0
     server_of: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     codec_of: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     recovery_s: float = 0.0
@@ -152,7 +156,7 @@ class _Round:
         scheme = scheme or MaskingScheme(apply=_TimedMasks(self.cost))
         started = time.process_time()
         self._server = scheme.coordinator(setup)
-        self.cost.server_of["create"] = time.process_time() - started
+        self.cost.server_made_s = time.process_time() - started
         self._clients = {node: self._client(scheme, node) for node in setup.cohort}
         self._sum: SumReady | None = None
 
@@ -167,9 +171,7 @@ class _Round:
         client = scheme.client(
             self.setup, vector, identity, coordinator=COORDINATOR, rng=os.urandom
         )
-        spent = time.process_time() - started
-        self.cost.client_s["create"].append(spent)  # it copies or encodes its input
-        self.cost.client_codec_s["create"].append(0.0)
+        self.cost.client_made_s.append(time.process_time() - started)
         return client
 
     def _input_of(self, node: NodeId) -> RingVector:
