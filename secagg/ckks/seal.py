@@ -33,7 +33,9 @@ ERROR_BOUND: Final = 21
 `SEAL_USE_GAUSSIAN_NOISE` clips at 6 × 3.2 = 19.2 and keeps the bound too."""
 
 _BATCH: Final = 15  # polynomials to a transform: a ciphertext holds 16, and one keeps it opaque
-_HINT: Final = "pip install 'secagg[ckks]' (tenseal 0.3.15 to 0.3.18), or choose another scheme"
+_HINT: Final = (
+    "pip install tenseal==0.3.18 zstandard (any of 0.3.15 to 0.3.18), or choose another scheme"
+)
 _NAMES: Final = (
     "Ciphertext",
     "CoeffModulus",
