@@ -18,10 +18,11 @@ import msgspec
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.errors import ModelError
 from fl_core.server_opt import ServerOptConfig
-from nodes.session.offer import NodePolicy, RunPlan
+from nodes.session.offer import NodePolicy
+from nodes.session.plan import WEIGHT_MODES, RunPlan
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.errors import ConfigError
-from secagg.schemes import scheme_named
+from secagg.schemes import SCHEMES
 
 __all__ = [
     "CoordinatorConfig",
@@ -75,7 +76,12 @@ class RunSection(Settings, frozen=True):
     min_nodes: int = 3
     """Fewest nodes a round starts with; under `masking` also two more than may collude."""
     scheme: str = "masking"
-    """How updates are summed."""
+    """How updates are summed. `masking` needs nothing but this package and sends least; `ckks` takes
+    two exchanges instead of six, opens by a committee, and lets the coordinator weigh nodes."""
+    weights: str = "private"
+    """Who applies a node's consistency weight: `private` is the node itself, which discloses
+    nothing; `coordinator` (under `ckks` only) is told each node's distance from the others, smooths
+    it over rounds, leaves outliers out, and weighs encrypted updates by 1 to 4."""
     allow_insecure: bool = False
     """Allow `insecure-plain`, under which the coordinator reads every update."""
     seed: int = 0
@@ -159,6 +165,7 @@ class CoordinatorConfig(Settings, frozen=True):
             min_nodes=run.min_nodes,
             training=training_bytes(model, self.train_config(), run.seed, run.rounds),
             scheme=run.scheme,
+            weights=run.weights,
             value_bits=run.value_bits,
             dropout=run.dropout,
             collusion=run.collusion,
@@ -208,7 +215,11 @@ class PolicySection(Settings, frozen=True):
     min_cohort: int = 3
     """Fewest nodes a round may have been offered to."""
     schemes: tuple[str, ...] = ("masking",)
-    """Schemes this node takes part in."""
+    """Schemes this node takes part in: `masking`, `ckks`."""
+    weights: tuple[str, ...] = ("private",)
+    """Who may apply this node's consistency weight: `private` is the node itself; with `coordinator`
+    it also takes part where the coordinator does (under `ckks`), and then discloses a single number
+    a round, how far its data stand from the others'."""
     collusion: float = DEFAULT_COLLUSION
     """Fraction of the roster's active nodes that may collude with the coordinator: a round must
     withstand it even if all of them are in it."""
@@ -250,9 +261,24 @@ class NodeConfig(Settings, frozen=True):
                 f"policy.collusion is {policy.collusion:g}",
                 hint="use at least 0 and less than 0.5; the default is 0.33, just below a third",
             )
-        for scheme in policy.schemes:
-            scheme_named(scheme)
-        return NodePolicy(policy.min_cohort, policy.schemes, policy.collusion)
+        _check_choices("schemes", policy.schemes, tuple(SCHEMES))
+        _check_choices("weights", policy.weights, WEIGHT_MODES)
+        if policy.weights == ("coordinator",) and "ckks" not in policy.schemes:
+            raise ConfigError(
+                "policy.weights allows only 'coordinator', which only the scheme ckks has",
+                hint="add 'ckks' to policy.schemes, or 'private' to policy.weights",
+            )
+        return NodePolicy(policy.min_cohort, policy.schemes, policy.collusion, policy.weights)
+
+
+def _check_choices(key: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Refuse a list of the policy that allows nothing, or something that does not exist."""
+    hint = f"use one or more of: {', '.join(known)}"
+    if not chosen:
+        raise ConfigError(f"policy.{key} is empty: every round would be refused", hint=hint)
+    for name in chosen:
+        if name not in known:
+            raise ConfigError(f"policy.{key} has no choice {name!r}", hint=hint)
 
 
 class _blaming:  # noqa: N801 - reads as a statement

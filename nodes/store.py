@@ -45,6 +45,7 @@ class _RunHeader(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     rounds_done: int
     finished: bool
     training: str
+    distances: dict[str, float] = {}
 
 
 @contextlib.contextmanager
@@ -94,6 +95,7 @@ def save_run(path: Path, state: RunState, training: bytes) -> None:
         state.rounds_done,
         state.finished,
         training.decode(),
+        state.distances,
     )
     tensors: dict[str, NDArray[Any]] = {
         "params": state.params,
@@ -151,6 +153,7 @@ def load_run(path: Path, training: bytes) -> RunState | None:
         reference=reference,
         optimiser=optimiser,
         finished=header.finished,
+        distances=header.distances,
     )
 
 

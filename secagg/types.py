@@ -91,6 +91,7 @@ class RefusalReason(StrEnum):
     THRESHOLDS_UNSAFE = "thresholds_unsafe"
     MODEL_UNSUITABLE = "model_unsuitable"
     PARAMETERS_UNSAFE = "parameters_unsafe"
+    WEIGHTS_FORBIDDEN = "weights_forbidden"
 
 
 class Signer(Protocol):

@@ -14,7 +14,8 @@ from nodes.attacks.report import NOTHING, Attack, Played
 from nodes.attacks.target_puppet import TargetPuppet
 from nodes.ephemeral import EphemeralIdentity
 from nodes.session.events import RunState
-from nodes.session.offer import NodePolicy, RunPlan, build_offer, check_offer
+from nodes.session.offer import NodePolicy, build_offer, check_offer
+from nodes.session.plan import RunPlan
 from secagg.errors import ConfigError, OfferRefused
 from secagg.masking.parameters import choose
 from secagg.types import NodeId

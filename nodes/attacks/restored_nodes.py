@@ -24,8 +24,9 @@ from nodes.attacks.report import Attack, Played
 from nodes.ephemeral import EphemeralIdentity
 from nodes.session.events import PeerRejected, RoundEnded, RunState, SessionStep
 from nodes.session.model_transfer import model_chunks
-from nodes.session.offer import NodePolicy, RunPlan, build_offer, check_offer
+from nodes.session.offer import NodePolicy, build_offer, check_offer
 from nodes.session.participant import Participant
+from nodes.session.plan import RunPlan
 from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.masking.client import MaskingClient
 from secagg.schemes import MaskingScheme

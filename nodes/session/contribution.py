@@ -8,6 +8,7 @@ and whether the update was clipped (E-01).
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ class RoundMean:
     centroid: NDArray[np.float64] = field(repr=False)
     """Shape (embedding_dim,): Σ w·centroid / Σ w, the next global reference."""
     weight: float
-    """Mean consistency weight."""
+    """Mean weight: the consistency weights, or those that the coordinator gave."""
     loss: float
     """Mean loss."""
     clipped: int
@@ -45,19 +46,29 @@ class RoundMean:
     """Nodes by bucket of `SAMPLE_BUCKETS`."""
 
 
-def encode_update(update: LocalUpdate, encoding: FixedPoint, rng: Rng) -> RingVector:
+def encode_update(
+    update: LocalUpdate, encoding: FixedPoint, rng: Rng, *, weighted_here: bool = True
+) -> RingVector:
     """Return the ring vector of one node's local update.
+
+    Args:
+        update: What training gave.
+        encoding: Layout of the vector.
+        rng: Randomness of the rounding.
+        weighted_here: The node applies its consistency weight; otherwise it is 1, and the
+            coordinator multiplies.
 
     Raises:
         LocalProtocolError: a vector has the wrong shape or is not finite.
     """
-    weighted = update.weight * update.delta.astype(np.float64)
+    weight = update.weight if weighted_here else 1.0
+    weighted = weight * update.delta.astype(np.float64)
     bounds = {segment.name: segment.bound for segment in encoding.segments}
     bucket = bisect.bisect_right(SAMPLE_BUCKETS, update.samples) - 1
     values = {
         "update": weighted,
-        "centroid": update.weight * update.centroid.astype(np.float64),
-        "weight": np.array([update.weight]),
+        "centroid": weight * update.centroid.astype(np.float64),
+        "weight": np.array([weight]),
         "loss": np.array([min(max(update.loss, -MAX_LOSS), MAX_LOSS)]),
         "samples": np.eye(len(SAMPLE_BUCKETS))[bucket],
         "clipped": np.array([float(np.linalg.norm(weighted) > bounds["update"])]),
@@ -65,17 +76,26 @@ def encode_update(update: LocalUpdate, encoding: FixedPoint, rng: Rng) -> RingVe
     return encoding.encode(values, rng).vector
 
 
-def read_sum(total: RingVector, n_contributors: int, encoding: FixedPoint) -> RoundMean | None:
-    """Decode a sum into the weighted mean; None if the weights sum to nearly nothing."""
+def read_sum(total: RingVector, weights: Sequence[int], encoding: FixedPoint) -> RoundMean | None:
+    """Decode a sum into the weighted mean; None if the weights sum to nearly nothing.
+
+    Args:
+        total: Sum modulo 2^ring_bits.
+        weights: By what each contributor's vector was multiplied: 1, unless the coordinator weighs.
+            Then the counts of clipped nodes and of samples are shares of the weight, scaled to the
+            contributors and rounded.
+        encoding: Layout of the vector.
+    """
     sums = encoding.decode(total)
-    weight = float(sums["weight"][0])
-    if weight / n_contributors < MIN_WEIGHT:
+    n, weight = len(weights), float(sums["weight"][0])
+    share = n / sum(weights)
+    if weight / n < MIN_WEIGHT:
         return None
     return RoundMean(
         delta=sums["update"] / weight,
         centroid=sums["centroid"] / weight,
-        weight=weight / n_contributors,
-        loss=float(sums["loss"][0]) / n_contributors,
-        clipped=round(float(sums["clipped"][0])),
-        samples=tuple(round(float(count)) for count in sums["samples"]),
+        weight=weight / n,
+        loss=float(sums["loss"][0]) / sum(weights),
+        clipped=round(float(sums["clipped"][0]) * share),
+        samples=tuple(round(float(count) * share) for count in sums["samples"]),
     )

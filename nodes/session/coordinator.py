@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -36,9 +37,11 @@ from nodes.session.events import (
 )
 from nodes.session.greetings import final_messages, welcome
 from nodes.session.model_transfer import model_chunks
-from nodes.session.offer import RunPlan, build_offer, encoding_of, setup_of
+from nodes.session.offer import build_offer, encoding_of, setup_of
 from nodes.session.outbox import Outbox
+from nodes.session.plan import RunPlan
 from nodes.session.presence import Presence, RosterView
+from secagg.ckks.weighting import least_effective, smoothed, weights_from
 from secagg.errors import LocalProtocolError, RemoteProtocolError, RunMismatchError
 from secagg.roles import CoordinatorRole, Scheme
 from secagg.schemes import SCHEMES
@@ -53,6 +56,7 @@ from secagg.steps import (
 from secagg.types import (
     AbortReason,
     NodeId,
+    RoundSetup,
     Signer,
 )
 from secagg.version import PROTOCOL_VERSION
@@ -328,7 +332,9 @@ class Coordinator:
         self._run = replace(self._run, next_round=offer.round_id + 1)  # S-04
         self._offer, self._state = offer, State.ROUND
         self._late, self._offered_at = set(), now
-        self._role = self._schemes[offer.scheme].coordinator(setup)
+        self._role = self._schemes[offer.scheme].coordinator(
+            setup, weigh=partial(self._weigh, setup) if setup.coordinator_weighs else None
+        )
         messages: list[Message] = [offer, *model_chunks(offer.round_id, self._run.params)]
         started = RoundStarted(
             offer.round_id, self._run.rounds_done, self._plan.rounds, cohort, offer.quorum
@@ -336,6 +342,17 @@ class Coordinator:
         step = SessionStep(events=(Checkpoint(self._run), started))
         step += self._outbox.to_all(cohort, messages)
         return step + self._absorb(self._role.start(now), now)
+
+    def _weigh(self, setup: RoundSetup, distances: Mapping[NodeId, float]) -> dict[NodeId, int]:
+        """Smooth what the nodes disclosed over the rounds, and weigh them by it (H-11)."""
+        known = smoothed(self._run.distances, distances)
+        self._run = replace(self._run, distances=known)
+        return weights_from(
+            {node: known[node] for node in distances},
+            max_weight=self._plan.max_weight,
+            quorum=setup.quorum,
+            effective=least_effective(setup),
+        )
 
     def _absorb(self, step: Step, now: float) -> SessionStep:
         self._deadline = step.deadline
@@ -361,7 +378,7 @@ class Coordinator:
 
     def _finish_round(self, result: SumReady, now: float) -> SessionStep:
         offer, n = self._round(), len(result.contributors)
-        mean = read_sum(result.total, n, encoding_of(offer))
+        mean = read_sum(result.total, result.weights, encoding_of(offer))
         if mean is None:
             return self._lose_round(AbortReason.ZERO_WEIGHT, n, offer.quorum, now)
         params, optimiser = self._server_step(self._run.params, mean.delta, self._run.optimiser)
@@ -389,6 +406,7 @@ class Coordinator:
             mean.loss,
             mean.weight,
             mean.clipped,
+            result.weights,
         )
         step = self._end_round(offer, "done", result.contributors, (Checkpoint(self._run), event))
         if self._run.finished:

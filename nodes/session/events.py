@@ -55,6 +55,8 @@ class RunState:
     reference: NDArray[np.float32] = field(repr=False)
     optimiser: dict[str, NDArray[np.float64]] = field(repr=False)
     finished: bool = False
+    distances: dict[NodeId, float] = field(default_factory=dict, repr=False)
+    """Smoothed consistency distances that nodes disclosed, where the coordinator weighs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class RoundDone:
     """Mean consistency weight over the contributors, from the protected sum."""
     clipped: int
     """Contributors whose update was longer than the bound."""
+    weights: tuple[int, ...]
+    """What each contributor was multiplied by; 1 unless the coordinator weighs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nodes.session.events import RunState
 from nodes.session.model_transfer import model_chunks, model_digest, to_bytes
-from nodes.session.offer import RunPlan
+from nodes.session.plan import RunPlan
 from secagg.version import VERSION
 from secagg.wire.messages import Message, RunFinished, Welcome
 

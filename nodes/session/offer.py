@@ -12,17 +12,21 @@ import numpy as np
 
 from nodes.session.events import RunState
 from nodes.session.model_transfer import model_digest, to_bytes
-from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, colluders_among
+from nodes.session.plan import WEIGHT_MODES, RunPlan
+from nodes.session.terms import terms_of_offer, terms_on_wire
+from secagg.assumptions import DEFAULT_COLLUSION, colluders_among
+from secagg.ckks import parameters as ckks
 from secagg.encoding import FixedPoint, Segment, ring_bits_for
 from secagg.errors import ConfigError, OfferRefused
-from secagg.masking.parameters import MAX_DEGREE, choose, insecurity
-from secagg.schemes import SCHEMES, scheme_named
-from secagg.types import MAX_COHORT, NodeId, RefusalReason, RoundSetup
+from secagg.masking.parameters import choose, insecurity
+from secagg.schemes import SCHEMES
+from secagg.types import NodeId, RefusalReason, RoundSetup
 from secagg.wire.codec import offer_hash
 from secagg.wire.messages import MAX_CHUNK, RoundOffer
 
 __all__ = [
     "SAMPLE_BUCKETS",
+    "WEIGHT_MODES",
     "NodePolicy",
     "RunPlan",
     "build_offer",
@@ -38,111 +42,6 @@ MAX_LOSS = 100.0
 
 
 @dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What the operator wants of a run."""
-
-    rounds: int
-    """Rounds with a result."""
-    min_nodes: int
-    """Fewest nodes an offer goes to; at least 3."""
-    training: bytes
-    """Canonical JSON of model and training settings; opaque to the session."""
-    scheme: str = "masking"
-    value_bits: int = 16
-    """Bits of one node's integers; the wire adds log2 of the cohort."""
-    update_bound: float = 4.0
-    """L2 bound of w·Δθ."""
-    centroid_bound: float = 8.0
-    """L2 bound of w·centroid."""
-    dropout: float = DEFAULT_DROPOUT
-    """Fraction of a cohort that may drop out of a round, which still ends with a sum."""
-    collusion: float = DEFAULT_COLLUSION
-    """Fraction of the roster's active nodes that may side with a malicious coordinator and learn
-    nothing (P-09)."""
-    chunk_values: int = 65_536
-    join_timeout: float = 20.0
-    """Seconds to wait for absent nodes before a round starts without them."""
-    give_up: float = 3_600.0
-    """Seconds without enough nodes after which the run ends incomplete."""
-    phase_timeout: float = 30.0
-    input_timeout: float = 600.0
-    """Seconds for local training."""
-    heartbeat: float = 2.0
-    liveness: float = 10.0
-    """Seconds of silence after which a node counts as gone."""
-    farewell_timeout: float = 30.0
-    max_failures: int = 10
-    """Aborted rounds in a row after which the run ends incomplete."""
-
-    def least_cohort(self, members: int) -> int:
-        """Return the fewest nodes a round starts with, of `members` active ones.
-
-        Beside all that may collude there are two whose inputs hide behind one another (P-09).
-        """
-        if not scheme_named(self.scheme).private:
-            return self.min_nodes
-        return max(self.min_nodes, colluders_among(members, self.collusion) + 2)
-
-    @property
-    def max_cohort(self) -> int:
-        """Most nodes in one round.
-
-        Beyond them a sum could wrap a 32-bit ring, or everybody would need more neighbours than a
-        message has room for.
-        """
-        largest = min(MAX_COHORT, 1 << (32 - self.value_bits))
-        try:
-            choose(largest, dropout=self.dropout, collusion=self.collusion)
-        except ConfigError:
-            return min(largest, MAX_DEGREE + 1)
-        return largest
-
-    def __post_init__(self) -> None:
-        scheme_named(self.scheme)
-        _check_ranges(self)
-        ring_bits_for(self.min_nodes, self.value_bits)
-        if self.min_nodes < 3:
-            raise ConfigError(
-                f"min_nodes is {self.min_nodes}", hint="a sum over fewer than 3 nodes hides nobody"
-            )
-        for n in (self.min_nodes, self.max_cohort):
-            choose(n, dropout=self.dropout, collusion=self.collusion)
-        if self.liveness < 2 * self.heartbeat:
-            raise ConfigError(
-                f"liveness {self.liveness} s is less than two heartbeats of {self.heartbeat} s",
-                hint=f"set liveness to at least {2 * self.heartbeat}",
-            )
-
-
-def _check_ranges(plan: RunPlan) -> None:
-    """Refuse numbers that an offer or a welcome could not carry, or that make no sense."""
-    for name in (
-        "update_bound",
-        "centroid_bound",
-        "phase_timeout",
-        "input_timeout",
-        "heartbeat",
-        "liveness",
-        "give_up",
-        "farewell_timeout",
-    ):
-        if not 0 < getattr(plan, name) <= 1e6:  # NaN is refused as well
-            raise ConfigError(
-                f"{name} is {getattr(plan, name)}", hint="use a number above 0, at most 1000000"
-            )
-    for name, least in (("max_failures", 1), ("rounds", 1)):
-        if not least <= getattr(plan, name) <= 10**9:
-            raise ConfigError(f"{name} is {getattr(plan, name)}", hint=f"use {least} to 1000000000")
-    if not 0 <= plan.join_timeout <= 1e6:
-        raise ConfigError(f"join_timeout is {plan.join_timeout}", hint="use 0 to 1000000")
-    if plan.chunk_values < 8 or plan.chunk_values % 8 or plan.chunk_values * 4 > MAX_CHUNK:
-        raise ConfigError(
-            f"chunk_values is {plan.chunk_values}",
-            hint=f"use a multiple of 8 up to {MAX_CHUNK // 4}",
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class NodePolicy:
     """What a node agrees to; the coordinator cannot override it."""
 
@@ -153,6 +52,9 @@ class NodePolicy:
     collusion: float = DEFAULT_COLLUSION
     """Fraction of the roster's active nodes that may collude with the coordinator (P-09): what the
     round must withstand."""
+    weights: tuple[str, ...] = ("private",)
+    """Of `WEIGHT_MODES`, those this node takes part in: under "coordinator" it discloses how far
+    its data stand from the others' (H-16)."""
 
 
 def build_offer(
@@ -164,9 +66,15 @@ def build_offer(
     members: int = 0,
 ) -> RoundOffer:
     """Return the offer of the run's next round to `cohort` (sorted), of `members` active nodes."""
-    n = len(cohort)
-    population = max(n, members)
-    chosen = choose(n, dropout=plan.dropout, collusion=plan.collusion, population=population)
+    n, population = len(cohort), max(len(cohort), members)
+    terms = None
+    if plan.scheme == "ckks":
+        made = plan.terms(n, members=population)
+        terms = terms_on_wire(made, coordinator_weighs=plan.weights == "coordinator")
+        thresholds = (made.committee.threshold, made.quorum, n - 1, made.colluders)
+    else:
+        chosen = choose(n, dropout=plan.dropout, collusion=plan.collusion, population=population)
+        thresholds = (chosen.threshold, chosen.quorum, chosen.neighbours, chosen.colluders)
     return RoundOffer(
         round_id=state.next_round,
         rounds_done=state.rounds_done,
@@ -174,12 +82,12 @@ def build_offer(
         roster_version=roster_version,
         scheme=plan.scheme,
         cohort=cohort,
-        threshold=chosen.threshold,
-        quorum=chosen.quorum,
-        neighbours=chosen.neighbours,
-        colluders=chosen.colluders,
+        threshold=thresholds[0],
+        quorum=thresholds[1],
+        neighbours=thresholds[2],
+        colluders=thresholds[3],
         value_bits=plan.value_bits,
-        ring_bits=ring_bits_for(n, plan.value_bits),
+        ring_bits=ring_bits_for(n * plan.max_weight, plan.value_bits),
         chunk_values=plan.chunk_values,
         update_bound=plan.update_bound,
         centroid_bound=plan.centroid_bound,
@@ -189,7 +97,7 @@ def build_offer(
         model_dim=len(state.params),
         training=plan.training,
         reference=to_bytes(state.reference),
-        ckks=None,
+        ckks=terms,
     )
 
 
@@ -232,6 +140,8 @@ def setup_of(
         phase_timeout=offer.phase_timeout,
         input_timeout=offer.input_timeout,
         chunk_values=offer.chunk_values,
+        ckks=None if offer.ckks is None else terms_of_offer(offer, offer.ckks),
+        coordinator_weighs=offer.ckks is not None and offer.ckks.coordinator_weighs,
     )
 
 
@@ -276,8 +186,10 @@ def check_offer(
             RefusalReason.UNKNOWN_MEMBER, f"not active nodes of the roster: {', '.join(unknown)}"
         )
     _check_thresholds(offer, policy, max(n, members))
+    _check_disclosure(offer, policy)
+    heaviest = offer.ckks.max_weight if offer.ckks else 1
     try:
-        if offer.ring_bits < ring_bits_for(n, offer.value_bits):
+        if offer.ring_bits < ring_bits_for(n * heaviest, offer.value_bits):
             raise OfferRefused(
                 RefusalReason.PARAMETERS_UNSAFE, f"a sum over {n} nodes can wrap the ring"
             )
@@ -294,7 +206,6 @@ def _check_thresholds(offer: RoundOffer, policy: NodePolicy, members: int) -> No
 
     All that collude may be in the cohort, since the coordinator chooses it (P-09).
     """
-    n = len(offer.cohort)
     least = colluders_among(members, policy.collusion)
     if offer.colluders < least:
         raise OfferRefused(
@@ -302,12 +213,39 @@ def _check_thresholds(offer: RoundOffer, policy: NodePolicy, members: int) -> No
             f"the offer withstands {offer.colluders} colluding nodes, "
             f"policy.collusion = {policy.collusion:g} of {members} members asks for {least}",
         )
-    why = insecurity(
-        n,
+    why = _terms_insecurity(offer) if offer.scheme == "ckks" else _graph_insecurity(offer)
+    if why:
+        raise OfferRefused(RefusalReason.THRESHOLDS_UNSAFE, why)
+
+
+def _graph_insecurity(offer: RoundOffer) -> str | None:
+    if offer.ckks is not None:
+        return f"terms of ckks in an offer of {offer.scheme}"
+    return insecurity(
+        len(offer.cohort),
         neighbours=offer.neighbours,
         threshold=offer.threshold,
         quorum=offer.quorum,
         colluders=offer.colluders,
     )
-    if why:
-        raise OfferRefused(RefusalReason.THRESHOLDS_UNSAFE, why)
+
+
+def _terms_insecurity(offer: RoundOffer) -> str:
+    """Return why the terms of a round of ckks are not exact and private, or "" (H-02)."""
+    if offer.ckks is None:
+        return "an offer of ckks without its terms"
+    try:
+        ckks.check(terms_of_offer(offer, offer.ckks))
+    except ConfigError as error:
+        return f"{error}; {error.hint}"
+    return ""
+
+
+def _check_disclosure(offer: RoundOffer, policy: NodePolicy) -> None:
+    """Refuse to disclose the consistency distance where the policy does not allow it (H-16)."""
+    mode = WEIGHT_MODES[offer.ckks is not None and offer.ckks.coordinator_weighs]
+    if mode not in policy.weights:
+        raise OfferRefused(
+            RefusalReason.WEIGHTS_FORBIDDEN,
+            f"weights {mode!r} are not in policy.weights = {list(policy.weights)}",
+        )

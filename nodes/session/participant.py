@@ -81,6 +81,7 @@ __all__ = ["Participant", "State"]
 
 HELLO_INTERVAL = 2.0  # seconds between hellos until the coordinator answers
 SHORTEST_BEAT = 0.02  # seconds between heartbeats, whatever the coordinator asks for
+_USUAL_DISTANCE = 1.0  # of standardised embeddings, each coordinate of variance 1
 _ANSWERED = (
     "this round was answered before: the state folder was copied or restored, "
     "or two nodes run from it"
@@ -185,30 +186,47 @@ class Participant:
         if offer.round_id != round_id:
             return SessionStep()
         try:
-            vector = encode_update(update, encoding_of(offer), self._rng)
+            vector = encode_update(
+                update,
+                encoding_of(offer),
+                self._rng,
+                weighted_here=not setup.coordinator_weighs,
+            )
         except LocalProtocolError as error:
             return self.abstain(round_id, str(error), now)
-        return self._contribute(offer, setup, vector, now)
+        return self._contribute(offer, setup, vector, update.distance, now)
 
     def abstain(self, round_id: int, why: str, now: float) -> SessionStep:
         """Give a zero vector of zero weight: the node's data did not yield an update.
 
         Whether training works out depends on the data, and the coordinator chooses the model it is
-        tried on, so even the fact must not show (E-01).
+        tried on, so even the fact must not show (E-01). Where it weighs the nodes it is told a
+        distance that a node might have.
         """
         offer, setup = self._offer, self._setup
         if self._state is not State.TRAINING or offer is None or setup is None:
             return SessionStep()
         if offer.round_id != round_id:
             return SessionStep()
-        step = self._contribute(offer, setup, np.zeros(setup.dim, dtype=np.uint32), now)
+        nothing = np.zeros(setup.dim, dtype=np.uint32)
+        step = self._contribute(offer, setup, nothing, _USUAL_DISTANCE, now)
         return SessionStep(step.send, (Abstained(round_id, why), *step.events))
 
     def _contribute(
-        self, offer: RoundOffer, setup: RoundSetup, vector: RingVector, now: float
+        self,
+        offer: RoundOffer,
+        setup: RoundSetup,
+        vector: RingVector,
+        distance: float,
+        now: float,
     ) -> SessionStep:
         self._role = self._schemes[offer.scheme].client(
-            setup, vector, self._signer, coordinator=self._coordinator, rng=self._rng
+            setup,
+            vector,
+            self._signer,
+            coordinator=self._coordinator,
+            rng=self._rng,
+            distance=distance if setup.coordinator_weighs else None,  # H-16
         )
         self._state = State.AGGREGATING
         return self._absorb(self._role.start(now))

@@ -83,7 +83,7 @@ def test_everything_of_an_update_is_in_the_vector_and_comes_back_as_a_mean() -> 
     total = np.zeros(encoding.dim, dtype=np.uint64)
     for index, one in enumerate(updates):
         total += encode_update(one, encoding, InsecureLabelledRng(index, "rounding"))
-    mean = read_sum((total % (1 << 18)).astype(np.uint32), 3, encoding)
+    mean = read_sum((total % (1 << 18)).astype(np.uint32), (1, 1, 1), encoding)
     assert mean is not None
     weights = sum(one.weight for one in updates)
     for name, size in (("delta", 4.0), ("centroid", 2.0)):

@@ -36,7 +36,7 @@ def test_the_contribution_holds_all_that_depends_on_a_node_and_decodes_to_the_me
     for update in updates:
         total += encode_update(update, encoding, source)
     total &= (1 << offer.ring_bits) - 1
-    mean = read_sum(total.astype(np.uint32), 3, encoding)
+    mean = read_sum(total.astype(np.uint32), (1, 1, 1), encoding)
     assert mean is not None
     assert mean.clipped == 1
     assert mean.samples == (1, 0, 1, 0, 0, 0, 0, 1)

@@ -5,13 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nodes.session.offer import (
-    NodePolicy,
-    build_offer,
-    check_offer,
-    encoding_of,
-    setup_of,
-)
+from nodes.session.offer import NodePolicy, build_offer, check_offer, encoding_of, setup_of
 from secagg.errors import ConfigError, OfferRefused
 from secagg.wire.messages import (
     RoundOffer,

@@ -112,7 +112,7 @@ def test_every_session_event_has_a_record_without_vectors() -> None:
     samples = {
         events.FinalModel: events.FinalModel(b"secret-settings", vector, vector, 3),
         events.RosterOffered: events.RosterOffered(b"secret-document"),
-        events.RoundDone: events.RoundDone(1, 1, 2, ("a",), 0.5, 0.5, 0),
+        events.RoundDone: events.RoundDone(1, 1, 2, ("a",), 0.5, 0.5, 0, (1,)),
     }
     for kind, event in samples.items():
         record = record_of(event)

@@ -20,8 +20,9 @@ from nodes.session.events import (
     TrainRequested,
 )
 from nodes.session.journal import AnswerJournal, MemoryJournal
-from nodes.session.offer import NodePolicy, RunPlan
+from nodes.session.offer import NodePolicy
 from nodes.session.participant import Participant
+from nodes.session.plan import RunPlan
 from nodes.session.presence import RosterView
 from secagg.errors import RemoteProtocolError
 from secagg.types import NodeId

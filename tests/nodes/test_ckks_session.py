@@ -1,0 +1,177 @@
+"""Runs under ckks, in both weight modes, session against session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from nodes.session.events import NodeRefused, RoundDone, TrainRequested
+from nodes.session.offer import NodePolicy, build_offer, check_offer
+from nodes.session.plan import RunPlan
+from secagg.errors import ConfigError, OfferRefused
+from secagg.types import NodeId, RefusalReason, RoundSetup
+from secagg.wire.messages import CkksTerms, RoundOffer
+from tests.support.run import Run, constant_update, make_plan, make_state
+
+COORDINATOR_WEIGHS = NodePolicy(schemes=("ckks",), weights=("private", "coordinator"))
+PRIVATE = NodePolicy(schemes=("ckks",))
+
+
+def played(n: int, weights: str, *, rounds: int = 2, policy: NodePolicy | None = None) -> Run:
+    plan = make_plan(scheme="ckks", weights=weights, rounds=rounds)
+    given = policy or (COORDINATOR_WEIGHS if weights == "coordinator" else PRIVATE)
+    run = Run(n, plan=plan, policies={f"node-{index}": given for index in range(n)})
+    run.boot()
+    run.play(60.0)
+    return run
+
+
+@pytest.mark.req("H-01")
+def test_a_run_under_ckks_gives_the_weighted_mean() -> None:
+    run = played(4, "private")
+    done = run.of(RoundDone)
+    assert [event.rounds_done for event in done] == [1, 2]
+    assert all(event.weights == (1,) * 4 for event in done)
+    weights = np.array([1 / (index + 1) for index in range(4)])
+    moved = 0.01 * np.arange(1, 5)
+    mean = float((weights * moved).sum() / weights.sum())
+    assert run.coordinator.run.params == pytest.approx(2 * mean, abs=1e-3)
+
+
+@pytest.mark.req("H-16")
+def test_the_coordinator_weighs_by_the_distances_it_is_told() -> None:
+    run = played(5, "coordinator", rounds=1)
+    (done,) = run.of(RoundDone)
+    distances = run.coordinator.run.distances
+    assert distances == {f"node-{index}": float(index) for index in range(5)}
+    by_node = dict(zip(done.contributors, done.weights, strict=True))
+    assert by_node["node-0"] == 4
+    assert sorted(by_node.values(), reverse=True) == [by_node[node] for node in sorted(by_node)]
+    weights = np.array([by_node[node] for node in sorted(by_node)])
+    moved = np.array([0.01 * (int(node[-1]) + 1) for node in sorted(by_node)])
+    mean = float((weights * moved).sum() / weights.sum())
+    assert run.coordinator.run.params == pytest.approx(mean, abs=1e-3)
+
+
+@pytest.mark.req("H-11")
+def test_an_outlier_is_left_out_and_distances_are_smoothed() -> None:
+    plan = make_plan(scheme="ckks", weights="coordinator", rounds=2, collusion=0.1, dropout=0.3)
+
+    def trainer(node: NodeId, request: TrainRequested) -> object:
+        update = constant_update(node, request)
+        far = 50.0 if node == "node-3" else 1.0 + request.offer.round_id
+        return replace(update, distance=far)
+
+    lenient = replace(COORDINATOR_WEIGHS, collusion=0.1)
+    policies = {f"node-{index}": lenient for index in range(8)}
+    run = Run(8, plan=plan, policies=policies, trainer=trainer)  # type: ignore[arg-type]
+    run.boot()
+    run.play(60.0)
+    assert len(run.of(RoundDone)) == 2
+    for event in run.of(RoundDone):
+        assert "node-3" not in event.contributors
+        assert event.weights == (4,) * 7
+    assert run.coordinator.run.distances["node-0"] == 0.5 * 2.0 + 0.5 * 3.0
+
+
+@pytest.mark.req("H-16")
+def test_a_node_refuses_to_disclose_its_distance_unless_its_policy_allows_it() -> None:
+    plan = make_plan(scheme="ckks", weights="coordinator")
+    run = Run(4, plan=plan, policies={f"node-{index}": PRIVATE for index in range(4)})
+    run.boot()
+    run.play(60.0)
+    assert {event.reason for event in run.of(NodeRefused)} == {"weights_forbidden"}
+
+
+def offer_of(plan: RunPlan, n: int, *, members: int = 0) -> RoundOffer:
+    cohort = tuple(f"node-{index}" for index in range(n))
+    return build_offer(plan, make_state(), cohort, 1, members=members)
+
+
+def judged(offer: RoundOffer, policy: NodePolicy = PRIVATE, *, members: int = 0) -> RoundSetup:
+    return check_offer(
+        offer,
+        b"R" * 16,
+        node_id="node-0",
+        policy=policy,
+        signing_key=lambda node: b"k" * 32,
+        members=members,
+    )
+
+
+def test_an_honest_offer_is_taken_with_its_terms() -> None:
+    plan = make_plan(scheme="ckks")
+    setup = judged(offer_of(plan, 8))
+    assert setup.ckks == plan.terms(8, members=8)
+    assert not setup.coordinator_weighs
+    assert setup.cosigners == plan.terms(8, members=8).cosigners
+
+
+@pytest.mark.req("H-02")
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"modulus_bits": 53}, "not known to keep 128 bits"),
+        ({"modulus_bits": 40}, "could wrap"),
+        ({"secret_terms": 1}, "secret_terms is 1"),
+        ({"error_terms": 0}, None),
+        ({"noise_bits": 4}, "could wrap"),
+        ({"committee_threshold": 1}, "threshold 1 of 8"),
+        ({"committee_modulus": 257}, "could wrap"),
+        ({"committee_size": 9}, "a committee of 9"),
+        ({"degree": 1024}, "degree 1024"),
+        ({"max_weight": 5}, "max_weight is 5"),
+    ],
+)
+def test_a_node_refuses_terms_that_are_not_safe(change: dict[str, int], reason: str | None) -> None:
+    offer = offer_of(make_plan(scheme="ckks"), 8)
+    assert offer.ckks is not None
+    weaker = msgspec.structs.replace(offer.ckks, **change)
+    if reason is None:
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.msgpack.decode(msgspec.msgpack.encode(weaker), type=CkksTerms)
+        return
+    with pytest.raises(OfferRefused, match=reason) as refused:
+        judged(msgspec.structs.replace(offer, ckks=weaker))
+    assert refused.value.reason == RefusalReason.THRESHOLDS_UNSAFE
+
+
+@pytest.mark.req("H-02")
+def test_terms_and_scheme_belong_together() -> None:
+    offer = offer_of(make_plan(scheme="ckks"), 8)
+    with pytest.raises(OfferRefused, match="without its terms"):
+        judged(msgspec.structs.replace(offer, ckks=None))
+    masked = offer_of(make_plan(), 8)
+    mixed = msgspec.structs.replace(masked, ckks=offer.ckks)
+    with pytest.raises(OfferRefused, match="terms of ckks in an offer of masking"):
+        judged(mixed, NodePolicy())
+
+
+@pytest.mark.req("H-02")
+def test_colluders_are_counted_on_the_roster() -> None:
+    plan = make_plan(scheme="ckks", collusion=0.2, dropout=0.2)
+    with pytest.raises(OfferRefused, match=r"policy\.collusion = 0\.33 of 12 members"):
+        judged(offer_of(plan, 8, members=12), members=12)
+    lenient = NodePolicy(schemes=("ckks",), collusion=0.2)
+    assert judged(offer_of(plan, 8, members=12), lenient, members=12).colluders == 2
+
+
+def test_only_ckks_lets_the_coordinator_weigh() -> None:
+    with pytest.raises(ConfigError, match="cannot weigh what it does not see") as refused:
+        make_plan(weights="coordinator")
+    assert 'scheme = "ckks"' in refused.value.hint
+    with pytest.raises(ConfigError, match="weights is 'none'") as refused:
+        make_plan(weights="none")
+    assert "private, coordinator" in refused.value.hint
+
+
+def test_a_plan_knows_its_largest_cohort() -> None:
+    plan = make_plan(scheme="ckks")
+    assert plan.max_cohort == 10_000
+    plan.check_cohort(plan.max_cohort)
+    heavy = make_plan(scheme="ckks", value_bits=24)
+    assert heavy.max_cohort == 256
+    heavy.check_cohort(heavy.max_cohort)
