@@ -13,8 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from nodes.attacks.base_puppet import COORDINATOR
 from nodes.attacks.coordinator_attacks import new_puppet, new_target, until_upload, without
-from nodes.attacks.puppet import COORDINATOR, Puppet
+from nodes.attacks.puppet import Puppet
 from nodes.attacks.report import NOTHING, Attack, Played
 from secagg.masking.adverts import Entry, advert_digest, graph_seed
 from secagg.masking.graph import Graph, build_graph

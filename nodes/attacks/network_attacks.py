@@ -13,9 +13,9 @@ from typing import Final, TypeAlias
 import msgspec
 import numpy as np
 
+from nodes.attacks.base_puppet import COORDINATOR
 from nodes.attacks.knowledge import VALUE_BITS
 from nodes.attacks.node_stage import Federation, Frame, Tap, make_setup
-from nodes.attacks.puppet import COORDINATOR
 from nodes.attacks.report import Attack, Played
 from nodes.attacks.target_stage import TargetMove, TargetRound
 from nodes.ephemeral import EphemeralIdentity

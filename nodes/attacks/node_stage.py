@@ -11,20 +11,21 @@ import tracemalloc
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
+from nodes.attacks.base_puppet import COORDINATOR, inputs_for
+from nodes.attacks.ckks_setting import completes, weigher
 from nodes.attacks.knowledge import VALUE_BITS
 from nodes.attacks.observer import Observer
-from nodes.attacks.puppet import COORDINATOR, true_inputs
 from nodes.attacks.report import Played
 from nodes.ephemeral import EphemeralIdentity
 from secagg.encoding import ring_bits_for
 from secagg.errors import LocalProtocolError, RemoteProtocolError, SecAggError
-from secagg.masking.client import MaskingClient
-from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.parameters import choose
+from secagg.roles import ClientRole, Scheme
+from secagg.schemes import SCHEMES
 from secagg.steps import PeerBlamed, PeersMissed, RoundFailed, Step, SumReady
 from secagg.types import NodeId, RoundSetup, Signer
 from secagg.wire.envelope import MAX_ENVELOPE, open_envelope, seal_envelope
@@ -107,6 +108,7 @@ class Federation:
         tap: What the network does.
         first: Whose frames arrive before those of other nodes; by default the evil node's.
         costs: Honest nodes that may lose their place by this attack; None if all may.
+        scheme: Whose state machines are played.
     """
 
     def __init__(
@@ -120,18 +122,24 @@ class Federation:
         tap: Tap | None = None,
         first: NodeId | None = None,
         costs: Collection[NodeId] | None = (),
+        scheme: Scheme = SCHEMES["masking"],
     ) -> None:
         self.setup, self.parties, self.evil = setup, parties, evil
         self._first = first or evil or COORDINATOR
         self._move, self._tap = move, tap
-        self.inputs = true_inputs(setup.cohort, setup.dim, seed)
-        self.clients = {
-            node: MaskingClient(
-                setup, x, parties[node], coordinator=COORDINATOR, rng=secrets.token_bytes
+        self.inputs = inputs_for(setup, seed)
+        self.clients: dict[NodeId, ClientRole] = {
+            node: scheme.client(
+                setup,
+                x,
+                parties[node],
+                coordinator=COORDINATOR,
+                rng=secrets.token_bytes,
+                distance=1.0 if setup.coordinator_weighs else None,
             )
             for node, x in self.inputs.items()
         }
-        self._coordinator = MaskingCoordinator(setup)
+        self._coordinator = scheme.coordinator(setup, weigh=weigher(setup))
         self.log: list[tuple[NodeId, Message]] = []
         """Every message with its sender, in the order in which they were sent."""
         self.taken: list[tuple[NodeId, Message]] = []
@@ -222,8 +230,9 @@ class Federation:
             self._observer.note_dropped(sender)
             return
         self.taken.append((sender, message))
-        if isinstance(message, MaskedChunk):
-            self._observer.note_held(sender)
+        whole = completes(self.setup, message)
+        if whole is not None:
+            self._observer.note_held(sender, whole=whole)
 
     def _asked(self, party: NodeId, do: Callable[[], _T]) -> _T | None:
         """Return what a party gives; None if it refuses or crashes, which is noted."""
@@ -258,7 +267,7 @@ class Federation:
                 tracemalloc.stop()
 
     @property
-    def own(self) -> MaskingClient:
+    def own(self) -> Any:
         """The evil node's client: what it knows, the attacker knows."""
         if self.evil is None:
             raise LocalProtocolError("no node is evil in this round")

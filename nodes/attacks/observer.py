@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nodes.attacks.base_puppet import COORDINATOR
 from nodes.attacks.knowledge import beats_chance
-from nodes.attacks.puppet import COORDINATOR
 from nodes.attacks.report import NOTHING, Played
 from secagg import ring
 from secagg.steps import RoundFailed, SumReady
@@ -52,7 +52,7 @@ class Observer:
     _blamed: set[NodeId] = field(default_factory=set)
     _reasons: list[str] = field(default_factory=list)
     _captured: list[RingVector] = field(default_factory=list, repr=False)
-    _held: dict[NodeId, int] = field(default_factory=dict)  # node -> chunks of a part of an upload
+    _held: set[NodeId] = field(default_factory=set)  # of whose upload there is a part
     _most_held: int = 0
 
     # --- what is seen --------------------------------------------------------------------------
@@ -77,16 +77,16 @@ class Observer:
             whole[start : start + len(part)] = part
             self._captured.append(whole)
 
-    def note_held(self, sender: NodeId) -> None:
-        """The coordinator takes a chunk; until the last one it holds a part of an upload."""
-        self._held[sender] = self._held.get(sender, 0) + 1
+    def note_held(self, sender: NodeId, *, whole: bool) -> None:
+        """The coordinator takes a part of an upload, which it holds until it is whole."""
+        self._held.add(sender)
         self._most_held = max(self._most_held, len(self._held))
-        if self._held[sender] == self.setup.n_chunks:
-            del self._held[sender]
+        if whole:
+            self._held.discard(sender)
 
     def note_dropped(self, sender: NodeId) -> None:
         """The coordinator drops what it holds of a node's upload."""
-        self._held.pop(sender, None)
+        self._held.discard(sender)
 
     # --- what came of it -----------------------------------------------------------------------
 
@@ -135,8 +135,8 @@ class Observer:
         if not isinstance(self.end, SumReady):
             return ""
         excess = self.end.total.copy()
-        for node in self.contributors:
-            excess -= self.inputs[node]
+        for node, weight in zip(self.contributors, self.end.weights, strict=True):
+            excess -= np.uint32(weight) * self.inputs[node]
         ring.reduce(excess, self.setup.ring_bits)
         if not excess.any():
             return ""

@@ -8,8 +8,9 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from nodes.attacks.base_puppet import COORDINATOR
 from nodes.attacks.coordinator_attacks import new_puppet, two_views, until_upload
-from nodes.attacks.puppet import COORDINATOR, Puppet
+from nodes.attacks.puppet import Puppet
 from nodes.attacks.report import NOTHING, Attack, Played
 from nodes.attacks.target_puppet import TargetPuppet
 from nodes.ephemeral import EphemeralIdentity

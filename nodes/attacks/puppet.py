@@ -12,28 +12,26 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from nodes.attacks.base_puppet import BasePuppet, new_identities
 from nodes.attacks.knowledge import VALUE_BITS, Loot, MaskId, Upload, pair_id, summary
 from nodes.attacks.report import NOTHING, Played
 from nodes.ephemeral import EphemeralIdentity
 from secagg import ring
 from secagg.encoding import ring_bits_for
-from secagg.errors import AuthenticationError, RemoteProtocolError
+from secagg.errors import AuthenticationError
 from secagg.masking import adverts, masks, pairs
 from secagg.masking.client import MaskingClient
 from secagg.masking.graph import Graph, build_graph
 from secagg.masking.parameters import choose
 from secagg.primitives import shamir
 from secagg.roles import ClientRole
-from secagg.steps import PeerBlamed
 from secagg.types import NodeId, RingVector, Rng, RoundSetup
-from secagg.wire.codec import decode, encode
 from secagg.wire.messages import (
     AdvertList,
     Coin,
     Encapsulations,
     KeyAdvert,
     MaskedChunk,
-    Message,
     PeerEncapsulations,
     PeerKeys,
     PeerShares,
@@ -45,9 +43,7 @@ from secagg.wire.messages import (
     UploadTurn,
 )
 
-__all__ = ["COORDINATOR", "Puppet", "Tape", "true_inputs"]
-
-COORDINATOR = "coordinator"
+__all__ = ["Puppet", "Tape"]
 
 
 def _setup(n: int, dim: int, identities: Mapping[NodeId, EphemeralIdentity]) -> RoundSetup:
@@ -68,12 +64,6 @@ def _setup(n: int, dim: int, identities: Mapping[NodeId, EphemeralIdentity]) -> 
     )
 
 
-def true_inputs(nodes: Collection[NodeId], dim: int, seed: int) -> dict[NodeId, RingVector]:
-    """Draw every node's input: uniform in 16 bits, so that a lucky guess is no match."""
-    rng = np.random.default_rng(seed)
-    return {n: rng.integers(0, 1 << VALUE_BITS, dim).astype(np.uint32) for n in sorted(nodes)}
-
-
 @dataclass
 class Tape:
     """Everything that reached the coordinator, by node."""
@@ -88,7 +78,7 @@ class Tape:
     answers: list[tuple[NodeId, UnmaskAnswer]] = field(default_factory=list)
 
 
-class Puppet:
+class Puppet(BasePuppet):
     """Plays the coordinator, phase by phase.
 
     Args:
@@ -114,13 +104,9 @@ class Puppet:
         offers: Mapping[NodeId, bytes] | None = None,
         identities: Mapping[NodeId, EphemeralIdentity] | None = None,
     ) -> None:
-        names = [f"node-{index:02d}" for index in range(n)]
-        self.identities = dict(identities or {name: EphemeralIdentity(name) for name in names})
-        base = _setup(n, dim, self.identities)
-        self.setup = replace(base, **(changes or {}))  # type: ignore[arg-type]
-        self.nodes = self.setup.cohort
-        self.accomplices = self.nodes[n - accomplices :]
-        self.inputs = true_inputs(self.nodes, dim, seed)
+        known = dict(identities or new_identities(n))
+        setup = replace(_setup(n, dim, known), **(changes or {}))  # type: ignore[arg-type]
+        super().__init__(setup, known, seed=seed, accomplices=accomplices)
         self.clients: dict[NodeId, ClientRole] = {
             node: MaskingClient(
                 replace(self.setup, offer_hash=(offers or {}).get(node, self.setup.offer_hash)),
@@ -132,38 +118,12 @@ class Puppet:
             for node in self.nodes
         }
         self.tape = Tape()
-        self.faults: dict[NodeId, RemoteProtocolError] = {}
-        self.blamed: set[str] = set()
         self.graph = Graph((), 0, {})
         self.graph_seed = b""
         self.spoils: dict[MaskId, bytes] = {}  # seeds that came by another way than by shares
         self._pairs: dict[NodeId, dict[NodeId, bytes]] = {}  # of accomplices: peer -> mask seed
         self._held: dict[NodeId, dict[NodeId, tuple[bytes, bytes]]] = {}
         self._self_seeds: dict[NodeId, bytes] = {}
-
-    @property
-    def victim(self) -> NodeId:
-        """The node that the attacker is after."""
-        return self.nodes[0]
-
-    @property
-    def alive(self) -> tuple[NodeId, ...]:
-        """Nodes that have not left the round."""
-        return tuple(node for node in self.nodes if node not in self.faults)
-
-    def tell(self, node: NodeId, message: Message) -> list[Message]:
-        """Send one message to a node, as bytes; a node that objects leaves the round."""
-        if node in self.faults:
-            return []
-        received = decode(encode(message), sender=COORDINATOR)
-        try:
-            step = self.clients[node].receive(received, 0.0)
-        except RemoteProtocolError as fault:
-            self.faults[node] = fault
-            self.blamed |= {fault.peer} - {node}
-            return []
-        self.blamed |= {event.peer for event in step.events if isinstance(event, PeerBlamed)}
-        return [decode(encode(out.message), sender=node) for out in step.send]
 
     # --- phases; `show` may turn what a node would be sent into something else -----------------
 
@@ -347,13 +307,7 @@ class Puppet:
         return Played(
             elsewhere=elsewhere,
             here=gained,
-            outcome=self._outcome(released),
+            outcome=self.outcome(released),
             blamed=tuple(sorted(self.blamed)),
             revealed=bool(exposures),
         )
-
-    def _outcome(self, released: int) -> str:
-        if self.faults:
-            first = self.faults[min(self.faults)]
-            return f"{len(self.faults)} nodes leave: {type(first).__name__}: {first.fault}"
-        return f"one sum over {released} inputs" if released else "nothing opens"

@@ -18,8 +18,9 @@ from typing import Final
 import numpy as np
 
 from nodes.answer_journal import FileJournal
+from nodes.attacks.base_puppet import COORDINATOR
 from nodes.attacks.coordinator_attacks import new_target, without
-from nodes.attacks.puppet import COORDINATOR, Puppet
+from nodes.attacks.puppet import Puppet
 from nodes.attacks.report import Attack, Played
 from nodes.ephemeral import EphemeralIdentity
 from nodes.session.events import PeerRejected, RoundEnded, RunState, SessionStep

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from nodes.attacks.base_puppet import true_inputs
 from nodes.attacks.knowledge import VALUE_BITS, Loot, Upload, pair_id, summary
-from nodes.attacks.puppet import true_inputs
 from nodes.attacks.report import NOTHING
 from nodes.attacks.semi_honest import BothShares, PublicKeys, TargetNode, pair_seed
 from secagg import ring

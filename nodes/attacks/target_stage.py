@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nodes.attacks.puppet import true_inputs
+from nodes.attacks.base_puppet import true_inputs
 from nodes.attacks.report import NOTHING
 from nodes.attacks.semi_honest import BothShares, PublicKeys, TargetNode, TargetServer
 from secagg import ring
