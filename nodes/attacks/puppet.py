@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nodes.attacks.base_puppet import BasePuppet, new_identities
+from nodes.attacks.base_puppet import COORDINATOR, BasePuppet, new_identities
 from nodes.attacks.knowledge import VALUE_BITS, Loot, MaskId, Upload, pair_id, summary
 from nodes.attacks.report import NOTHING, Played
 from nodes.ephemeral import EphemeralIdentity
