@@ -27,13 +27,16 @@ LAYERS = (
     ("secagg/version.py", "secagg/errors.py"),
     ("secagg/types.py", "secagg/tags.py", "secagg/tails.py", "secagg/assumptions.py"),
     ("secagg/ring.py", "secagg/primitives/"),
-    ("secagg/encoding.py", "secagg/wire/messages.py"),
-    ("secagg/wire/codec.py", "secagg/steps.py"),
+    ("secagg/encoding.py", "secagg/wire/messages.py", "secagg/relay.py"),
+    ("secagg/wire/codec.py", "secagg/steps.py", "secagg/uploads.py"),
     ("secagg/wire/envelope.py", "secagg/roles.py", "secagg/insecure_plain.py"),
     ("secagg/masking/", "secagg/ckks/"),
     ("secagg/masking/parameters.py", "secagg/masking/recovery.py"),
     ("secagg/masking/client.py", "secagg/masking/coordinator.py"),
     ("secagg/ckks/committees.py", "secagg/ckks/parameters.py"),
+    ("secagg/ckks/views.py",),
+    ("secagg/ckks/member.py", "secagg/ckks/opening.py", "secagg/ckks/uploads.py"),
+    ("secagg/ckks/client.py", "secagg/ckks/coordinator.py"),
     ("secagg/schemes.py",),
 )
 """secagg from the bottom up; a module imports its own layer and those below."""

@@ -106,7 +106,7 @@ def table_row(kind: type[Message]) -> str:
 def _limits(info: inspect.Type) -> str:
     match info:
         case inspect.UnionType() if inner := _optional(info):
-            return f"{_limits(inner)}, or nil"
+            return f"{_limits(inner)} or nil"
         case inspect.BoolType():
             return "bool"
         case inspect.IntType():
@@ -130,7 +130,7 @@ def _limits(info: inspect.Type) -> str:
         case inspect.TupleType():
             return "(" + ", ".join(map(_limits, info.item_types)) + ")"
         case inspect.StructType() if info.tag is None:  # no message: it has no row of its own
-            return "(" + "; ".join(f"{f.name}: {_limits(f.type)}" for f in info.fields) + ")"
+            return "(" + ", ".join(_limits(field.type) for field in info.fields) + ")"
         case inspect.StructType():
             return info.cls.__name__
     raise TypeError(info)

@@ -19,7 +19,7 @@ from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
 from secagg.wire.messages import MESSAGE_TYPES, Heartbeat, Hello, Message
 from tests.vectors.mlkem import encapsulate
 from tests.vectors.real import TestIdentity, layer_of
-from tests.vectors.samples import MALFORMED, SAMPLES
+from tests.vectors.samples import MALFORMED, SAMPLES, VARIANTS
 from tests.vectors.stage import Cast, drawn
 
 __all__ = ["blocks"]
@@ -229,10 +229,11 @@ def _pair(initiator: str, responder: str) -> dict[str, Any]:
 
 def _messages() -> list[dict[str, Any]]:
     cases: list[dict[str, Any]] = []
-    for kind in MESSAGE_TYPES:
-        message = kind(*SAMPLES[kind.__name__])
+    samples = {kind.__name__: kind for kind in MESSAGE_TYPES}
+    for name, fields in (*((name, SAMPLES[name]) for name in samples), *VARIANTS):
+        message = samples[name](*fields)
         built = msgspec.to_builtins(message, builtin_types=(bytes,))
-        case = {"name": kind.__name__, "fields": _jsoned(built[1:]), "bytes": encode(message).hex()}
+        case = {"name": name, "fields": _jsoned(built[1:]), "bytes": encode(message).hex()}
         cases.append(case)
     for about, data in MALFORMED.items():
         try:

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from secagg.wire.codec import encode
-from secagg.wire.messages import Coin, Hello, KeyAdvert, SealedShares, SurvivorSignature
+from secagg.wire.messages import (
+    Announcement,
+    CkksTerms,
+    Coin,
+    Hello,
+    KeyAdvert,
+    RoundOffer,
+    SealedShares,
+    SealingKey,
+    SurvivorSignature,
+)
 from tests.vectors.stage import drawn
 
-__all__ = ["MALFORMED", "SAMPLES"]
+__all__ = ["MALFORMED", "SAMPLES", "VARIANTS"]
 
 HASH: Final = drawn("hash")
 SIGNATURE: Final = drawn("signature", size=64)
@@ -17,6 +29,8 @@ KEM_KEY: Final = bytes(1184)
 CAPSULE: Final = b"\xa5" * 1088
 SHARE: Final = drawn("share", size=33)
 ADVERT: Final = (7, "node-a", 1, HASH, KEM_KEY, HASH, HASH, HASH, SIGNATURE)
+SEALING_KEY: Final = SealingKey("node-a", 1, HASH, KEM_KEY, SIGNATURE)
+TERMS: Final = CkksTerms(False, 1, 2048, 49, 2, 20, 9, 4, 1, 10, 3, 1, 3, 65_521)
 
 SAMPLES: Final[Mapping[str, tuple[Any, ...]]] = {
     "Hello": ("0.1.0", 1, 65_536, 1.5),
@@ -25,8 +39,8 @@ SAMPLES: Final[Mapping[str, tuple[Any, ...]]] = {
     "Heartbeat": (2**53, "training"),
     "Refusal": (7, "cohort_too_small", "fünf Knoten sind zu wenige"),
     "RoundOffer": (
-        7, 6, 20, 3, "masking", ("node-a", "node-b", "node-c"), 2, 3, 2, 0, 16, 18, 32_768,
-        4.0, 1.0, 30.0, 600.0, HASH, 1_000_000, b"{}", b"",
+        7, 6, 20, 3, "ckks", ("node-a", "node-b", "node-c"), 2, 3, 2, 0, 16, 18, 32_768,
+        4.0, 1.0, 30.0, 600.0, HASH, 1_000_000, b"{}", b"", TERMS,
     ),
     "ModelChunk": (7, 127, b"\x7f"),
     "RoundClosed": (7, "done", ("node-a", "node-c")),
@@ -47,8 +61,21 @@ SAMPLES: Final[Mapping[str, tuple[Any, ...]]] = {
     "SurvivorSignature": (7, SIGNATURE),
     "UnmaskRequest": (7, (("node-a", SIGNATURE),)),
     "UnmaskAnswer": (7, (("node-a", SHARE),), (("node-b", SHARE),)),
+    "Announcement": (7, SEALING_KEY, 1.5),
+    "CommitteeKeys": (7, (SEALING_KEY,)),
+    "SealedSecret": (7, 0, (bytes(1104), b"")),
+    "CipherChunk": (7, 0, bytes(20)),
+    "WeightedSurvivors": (7, ("node-a", "node-b"), b"\x01\x04"),
+    "DealtShares": (7, 2, ((HASH, HASH, SIGNATURE, bytes(1104)),)),
+    "OpenRequest": (7, (("node-a", SIGNATURE),)),
+    "SumShare": (7, b"", ("node-b",)),
     "PlainChunk": (7, 2**20, b"\0"),
 }  # fmt: skip
+VARIANTS: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
+    ("RoundOffer", (*SAMPLES["RoundOffer"][:-1], None)),
+    ("Announcement", (*SAMPLES["Announcement"][:-1], None)),
+)
+"""Messages without what they need not have."""
 
 
 def _coin(*fields: Any) -> bytes:
@@ -58,6 +85,7 @@ def _coin(*fields: Any) -> bytes:
 _COIN = _coin(7, 1, HASH)
 _HELLO = encode(Hello("0.1.0", 1, 3, 1.5))
 _SEALED = encode(SealedShares(7, (("node-b", b"x"),), b""))
+_KEY = msgspec.msgpack.encode(SEALING_KEY)
 
 MALFORMED: Final[Mapping[str, bytes]] = {
     "nothing": b"",
@@ -91,6 +119,11 @@ MALFORMED: Final[Mapping[str, bytes]] = {
     "a box with three parts": _SEALED.replace(b"\x92\xa6", b"\x93\xa6").replace(
         b"\xc4\x01x", b"\xc4\x01x\x00"
     ),
+    "terms of ckks with a field missing": encode(RoundOffer(*SAMPLES["RoundOffer"])).replace(
+        b"\x9e\xc2\x01", b"\x9d\x01"
+    ),
+    "nil for a key": encode(Announcement(7, SEALING_KEY, None)).replace(_KEY, b"\xc0"),
+    "a distance below 0": encode(Announcement(7, SEALING_KEY, -1.0)),
     "nested arrays": b"\x91" * 5000 + b"\x90",
     "a length that no frame holds": b"\x94\x12\x07\x01\xc6\xff\xff\xff\xff",
 }

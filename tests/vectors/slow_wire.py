@@ -28,8 +28,10 @@ class MalformedError(Exception):
 
 
 def encode(value: object) -> bytes:
-    """Return the one encoding of nested lists of int, bytes, str, bool and float."""
+    """Return the one encoding of nested lists of int, bytes, str, bool, float and None."""
     match value:
+        case None:
+            return b"\xc0"
         case bool():
             return b"\xc3" if value else b"\xc2"
         case int():
@@ -88,6 +90,8 @@ class _Reader:
         code = self.number(1)
         if code < 0x80:
             return code
+        if code == 0xC0:
+            return None
         if code in (0xC2, 0xC3):
             return code == 0xC3
         if code == 0xCB:
@@ -161,6 +165,9 @@ def _is_message(value: object, name: str = "") -> bool:
 
 def _grammar(words: str) -> Check:
     """Return the check that one field's column says."""
+    if words.endswith(" or nil"):
+        given = _grammar(words.removesuffix(" or nil"))
+        return lambda value: value is None or given(value)
     if words == "bool":
         return lambda value: isinstance(value, bool)
     if words == "float":
@@ -168,6 +175,9 @@ def _grammar(words: str) -> Check:
     if found := re.fullmatch(r"float over (\S+) to (\S+)", words):
         low, high = map(float, found.groups())
         return lambda value: isinstance(value, float) and low < value <= high
+    if found := re.fullmatch(r"float (\S+) to (\S+)", words):
+        low, high = map(float, found.groups())
+        return lambda value: isinstance(value, float) and low <= value <= high
     if found := re.fullmatch(r"int (\S+) to (\S+)", words):
         least, most = map(_number, found.groups())
         return lambda value: type(value) is int and least <= value <= most

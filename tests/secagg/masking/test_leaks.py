@@ -39,7 +39,7 @@ def secrets_of(client: ClientRole) -> Iterator[bytes]:
     held = vars(client)
     yield from (held[name] for name in ("_round_secret", "_self_seed", "_coin_seed") if held[name])
     if held["_keys"] is not None:
-        keys = vars(held["_keys"])
+        keys = vars(held["_keys"]._keys)
         yield keys["_agreement"].private_bytes_raw()
         yield keys["_kem"].private_bytes_raw()
     for pair in held["_pairs"].values():

@@ -50,16 +50,14 @@ def replace_seeds(
     patch: Patch, choose: Callable[[frozenset[NodeId], tuple[bytes, ...], bytes], bytes]
 ) -> None:
     """Replace the mask seed of each pair by what `choose` makes of pair, binding and seed."""
-    honest = pairs._combine
+    honest = pairs._pair
 
-    def planted(
-        private: Any, peer: Any, encapsulated: bytes, pair: Any, binding: Any
-    ) -> pairs.PairSecret:
-        secret = honest(private, peer, encapsulated, pair, binding)
+    def planted(shared: bytes, pair: Any, binding: Any) -> pairs.PairSecret:
+        secret = honest(shared, pair, binding)
         seed = choose(frozenset(pair), binding, secret.mask_seed)
         return pairs.PairSecret(seed, secret._root)
 
-    patch.setattr(pairs, "_combine", planted)
+    patch.setattr(pairs, "_pair", planted)
 
 
 def no_masks(patch: Patch) -> None:

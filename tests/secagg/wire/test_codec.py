@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from secagg.ckks.committees import LARGEST
 from secagg.errors import DecodeError, LocalProtocolError
 from secagg.masking.parameters import MAX_DEGREE
 from secagg.wire.codec import MAX_FRAME, decode, encode, offer_hash
@@ -12,21 +13,31 @@ from secagg.wire.messages import (
     MAX_CHUNK,
     MESSAGE_TYPES,
     AdvertList,
+    Announcement,
+    CipherChunk,
+    CkksTerms,
     Coin,
+    CommitteeKeys,
+    DealtShares,
     Encapsulations,
     Heartbeat,
     KeyAdvert,
     MaskedChunk,
     Message,
+    OpenRequest,
     PeerEncapsulations,
     PeerKeys,
     PeerShares,
     RosterUpdate,
     RoundOffer,
+    SealedSecret,
     SealedShares,
+    SealingKey,
+    SumShare,
     Survivors,
     UnmaskAnswer,
     UnmaskRequest,
+    WeightedSurvivors,
 )
 from tests.support.messages import any_message, changed, number_of, sample
 
@@ -182,6 +193,20 @@ OUT_OF_LIMITS: list[Message] = [
     changed(sample(RoundOffer), input_timeout=-1.0),
     changed(sample(RoundOffer), update_bound=float("nan")),
     changed(sample(RoundOffer), model_dim=(1 << 26) + 1),
+    changed(sample(Announcement), distance=-1.0),
+    changed(sample(Announcement), distance=float("nan")),
+    changed(sample(Announcement), distance=float("inf")),
+    changed(sample(Announcement), distance=1.1e9),
+    changed(sample(CommitteeKeys), keys=(None,)),
+    changed(sample(CipherChunk), data=b""),
+    changed(sample(CipherChunk), data=bytes(MAX_CHUNK + 1)),
+    changed(sample(SealedSecret), boxes=(bytes((1 << 14) + 1),)),
+    changed(sample(SealedSecret), start=2**20 + 1),
+    changed(sample(WeightedSurvivors), weights=bytes(10_001)),
+    changed(sample(DealtShares), shares=((bytes(32), bytes(31), bytes(64), b""),)),
+    changed(sample(OpenRequest), signatures=(("a", bytes(63)),)),
+    changed(sample(SumShare), share=bytes((1 << 14) + 1)),
+    changed(sample(SumShare), unopened=("a",) * 10_001),
 ]
 
 
@@ -216,14 +241,44 @@ def test_the_largest_honest_messages_fit() -> None:
         UnmaskRequest(2**53, ((id_, bytes(64)),) * cohort),
         UnmaskAnswer(2**53, ((id_, bytes(33)),) * (degree + 1), ()),
     ]
+    member = SealingKey(id_, 1, bytes(32), bytes(1184), bytes(64))
+    sent += [
+        CommitteeKeys(2**53, (member,) * LARGEST),
+        WeightedSurvivors(2**53, (id_,) * cohort, bytes(cohort)),
+        OpenRequest(2**53, ((id_, bytes(64)),) * cohort),
+        SumShare(2**53, b"", (id_,) * cohort),
+    ]
     for message in sent:
         decode(encode(message), sender="a")  # neither raises
+
+
+TERMS = CkksTerms(
+    coordinator_weighs=False,
+    max_weight=1,
+    degree=2048,
+    modulus_bits=49,
+    values_per_coefficient=2,
+    field_bits=20,
+    noise_bits=9,
+    secret_terms=4,
+    error_terms=1,
+    committee_size=10,
+    committee_threshold=3,
+    committee_pack=1,
+    committee_silent=3,
+    committee_modulus=65_521,
+)
 
 
 @pytest.mark.req("M-07")
 def test_the_offer_hash_depends_on_every_field_and_the_run() -> None:
     offer = sample(RoundOffer)
-    other_values: dict[str, object] = {"scheme": "x", "cohort": ("a",), "model_digest": b"x" * 32}
+    other_values: dict[str, object] = {
+        "scheme": "x",
+        "cohort": ("a",),
+        "model_digest": b"x" * 32,
+        "ckks": TERMS,
+    }
     seen = {offer_hash(b"r" * 16, offer), offer_hash(b"s" * 16, offer)}
     for field in RoundOffer.__struct_fields__:
         value = getattr(offer, field)
@@ -231,4 +286,7 @@ def test_the_offer_hash_depends_on_every_field_and_the_run() -> None:
         if other is None:
             other = value + 1
         seen.add(offer_hash(b"r" * 16, changed(offer, **{field: other})))
-    assert len(seen) == 2 + len(RoundOffer.__struct_fields__)
+    for field in CkksTerms.__struct_fields__:
+        terms = msgspec.structs.replace(TERMS, **{field: getattr(TERMS, field) + 1})
+        seen.add(offer_hash(b"r" * 16, changed(offer, ckks=terms)))
+    assert len(seen) == 2 + len(RoundOffer.__struct_fields__) + len(CkksTerms.__struct_fields__)
