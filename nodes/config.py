@@ -74,10 +74,10 @@ class RunSection(Settings, frozen=True):
     rounds: int = 8
     """Rounds with a result."""
     min_nodes: int = 3
-    """Fewest nodes a round starts with; under `masking` also two more than may collude."""
+    """Fewest nodes a round starts with; also two more than may collude."""
     scheme: str = "masking"
-    """How updates are summed. `masking` needs nothing but this package and sends least; `ckks` takes
-    two exchanges instead of six, opens by a committee, and lets the coordinator weigh nodes."""
+    """How updates are summed. `masking` sends fewest bytes and runs anywhere; `ckks` needs TenSEAL,
+    takes fewer exchanges, and lets the coordinator weigh the nodes."""
     weights: str = "private"
     """Who applies a node's consistency weight: `private` is the node itself, which discloses
     nothing; `coordinator` (under `ckks` only) is told each node's distance from the others, smooths
@@ -217,9 +217,9 @@ class PolicySection(Settings, frozen=True):
     schemes: tuple[str, ...] = ("masking",)
     """Schemes this node takes part in: `masking`, `ckks`."""
     weights: tuple[str, ...] = ("private",)
-    """Who may apply this node's consistency weight: `private` is the node itself; with `coordinator`
-    it also takes part where the coordinator does (under `ckks`), and then discloses a single number
-    a round, how far its data stand from the others'."""
+    """Who may apply this node's consistency weight: `private` is the node itself; `coordinator`, a
+    choice under `ckks`, also has the node disclose one number a round, how far its data stand from
+    the others'."""
     collusion: float = DEFAULT_COLLUSION
     """Fraction of the roster's active nodes that may collude with the coordinator: a round must
     withstand it even if all of them are in it."""

@@ -57,7 +57,7 @@ def test_a_windows_path_or_quote_survives_the_template(tmp_path: Path) -> None:
 def test_notes_are_the_literals_behind_the_fields() -> None:
     from nodes.config import RunSection
 
-    assert field_notes(RunSection)["scheme"] == "How updates are summed."
+    assert field_notes(RunSection)["rounds"] == "Rounds with a result."
 
 
 @pytest.mark.parametrize(
@@ -69,6 +69,8 @@ def test_notes_are_the_literals_behind_the_fields() -> None:
         (("min_nodes = 3", "min_nodes = 2"), "min_nodes is 2"),
         (('scheme = "masking"', 'scheme = "insecure-plain"'), "lets the coordinator read"),
         (('scheme = "masking"', 'scheme = "xor"'), "no scheme 'xor'"),
+        (('weights = "private"', 'weights = "coordinator"'), 'set scheme = "ckks"'),
+        (('weights = "private"', 'weights = "both"'), "use one of: private, coordinator"),
         (("[coordinator]", "folder = '/etc'\n[coordinator]"), "Expected `Path`, got `str`"),
         (("[run]", "[runs]"), "[runs] is not a setting; did you mean run?"),
         (('bind = "tcp://0.0.0.0:7710"', 'bind = "tcp://0.0.0.0:99999"'), "port from 1 to 65535"),
@@ -99,7 +101,7 @@ def test_a_policy_that_hides_nobody_and_a_missing_table_are_refused(tmp_path: Pa
         load_node_config(path)
     path.write_text("[node]\nkeys = 'k'\nstate = 's'\ncoordinator = 'tcp://h:1'\n")
     path.write_text(node_toml({**NODE, "policy": {"schemes": ("mask",)}}))
-    with pytest.raises(ConfigError, match="no scheme 'mask'"):
+    with pytest.raises(ConfigError, match=r"policy\.schemes has no choice 'mask'"):
         load_node_config(path)
     path.write_text(node_toml({**NODE, "node": {**NODE["node"], "coordinator": "tcp://h:0"}}))
     with pytest.raises(ConfigError, match=r"node\.coordinator is"):
@@ -134,3 +136,38 @@ def test_config_init_writes_once_and_says_what_to_do_next(tmp_path: Path) -> Non
     assert runner.invoke(secagg, [*arguments, "--force"]).exit_code == 0
     shown = runner.invoke(secagg, ["config", "init", "coordinator", "--rounds", "5"])
     assert "rounds = 5" in shown.stdout
+
+
+def test_scheme_and_weights_reach_plan_and_policy(tmp_path: Path) -> None:
+    path = tmp_path / "coordinator.toml"
+    run = {"scheme": "ckks", "weights": "coordinator"}
+    path.write_text(coordinator_toml({**COORDINATOR, "run": run}))
+    plan = load_coordinator_config(path).plan()
+    assert (plan.scheme, plan.weights) == ("ckks", "coordinator")
+    path = tmp_path / "node.toml"
+    path.write_text(node_toml(NODE))
+    assert load_node_config(path).node_policy().weights == ("private",), "disclosed only if allowed"
+    policy = {"schemes": ("masking", "ckks"), "weights": ("private", "coordinator")}
+    path.write_text(node_toml({**NODE, "policy": policy}))
+    agreed = load_node_config(path).node_policy()
+    assert (agreed.schemes, agreed.weights) == (policy["schemes"], policy["weights"])
+
+
+@pytest.mark.parametrize(
+    ("policy", "says"),
+    [
+        ({"schemes": ()}, "policy.schemes is empty"),
+        ({"weights": ()}, "policy.weights is empty"),
+        ({"weights": ("coordinators",)}, "policy.weights has no choice 'coordinators'"),
+        ({"weights": ("coordinator",)}, "which only the scheme ckks has"),
+    ],
+)
+def test_a_policy_that_would_refuse_every_round_is_refused(
+    tmp_path: Path, policy: dict[str, object], says: str
+) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(node_toml({**NODE, "policy": policy}))
+    with pytest.raises(ConfigError) as caught:
+        load_node_config(path)
+    assert says in str(caught.value)
+    assert caught.value.hint
