@@ -23,7 +23,7 @@ from nodes.store import hold_state, load_run, save_run
 from nodes.telemetry import Emit, record_of
 from nodes.transport import CoordinatorSocket
 from secagg.errors import ConfigError, KeyMaterialError, RunIncompleteError
-from secagg.schemes import schemes
+from secagg.schemes import scheme_named, schemes
 from secagg.types import Rng
 
 __all__ = ["CHECKPOINT", "CoordinatorDaemon", "fresh_run", "peak_memory_mb", "server_step"]
@@ -86,6 +86,7 @@ class CoordinatorDaemon:
         keys = folder / config.coordinator.keys
         self._members: Membership = open_membership(keys, unlock, Role.COORDINATOR, wall_clock())
         self._plan = config.plan()
+        scheme_named(self._plan.scheme).check()
         state_folder = folder / config.coordinator.state
         self._checkpoint: Path = state_folder / CHECKPOINT
         self._fresh = fresh_run(config, os.urandom)
@@ -163,6 +164,7 @@ class CoordinatorDaemon:
                 "rounds_done": self._session.run.rounds_done,
                 "rounds_total": self._plan.rounds,
                 "scheme": self._plan.scheme,
+                "weights": self._plan.weights,
                 "resumed": self._resumed,
             }
         )

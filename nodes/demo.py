@@ -28,6 +28,7 @@ from nodes.supervisor import Fleet, Worker
 from nodes.telemetry import Emit, Record
 from nodes.templates import coordinator_toml, node_toml
 from secagg.errors import ConfigError, RunIncompleteError
+from secagg.schemes import scheme_named
 
 __all__ = ["DemoPlan", "DemoResult", "free_folder", "run_demo"]
 
@@ -50,6 +51,8 @@ class DemoPlan:
     """Rounds with a result."""
     scheme: str = "masking"
     """How updates are summed."""
+    weights: str = "private"
+    """Who applies the consistency weights: the nodes, or under ckks the coordinator."""
     seed: int = 0
     """Seed of data, model and training."""
     drop: tuple[str, ...] = ()
@@ -112,6 +115,7 @@ def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
         RunIncompleteError: the run ended without all its rounds.
     """
     started = time.monotonic()
+    _check_scheme(plan)
     sites = _sites(plan)
     width = _input_width(plan, sites[0])
     _claim(plan.folder)
@@ -131,14 +135,26 @@ def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
         listening = _next_record(coordinator, _START_TIMEOUT)
         emit(listening)
         nodes = [_start_node(plan, fleet, site, listening["endpoint"]) for site in sites]
-        over = _follow(coordinator, nodes, emit)
+        over, weights = _follow(coordinator, nodes, emit)
         reports = _await_reports(plan, nodes, sites, emit)
     report = _summary(plan, over, reports, time.monotonic() - started)
+    if plan.weights == "coordinator":
+        report["weights_of_last_round"] = weights
     write_json(plan.folder / "report.json", report)
     model = plan.folder / "model.safetensors"
     found = [plan.folder / "nodes" / name / "state" / DETECTOR for name in sorted(reports)]
     Detector.merge([Detector.load(path) for path in found]).save(model)
     return DemoResult(plan.folder, report, model)
+
+
+def _check_scheme(plan: DemoPlan) -> None:
+    """Refuse what the coordinator or a node would refuse, before anything is made."""
+    scheme_named(plan.scheme).check()
+    if plan.weights == "coordinator" and plan.scheme != "ckks":
+        raise ConfigError(
+            f"under {plan.scheme} the coordinator cannot weigh what it does not see",
+            hint="use --scheme ckks, or --weights private",
+        )
 
 
 def _sites(plan: DemoPlan) -> list[_Site]:
@@ -182,6 +198,7 @@ def _start_coordinator(plan: DemoPlan, fleet: Fleet, width: int) -> Worker:
             "rounds": plan.rounds,
             "min_nodes": max(3, -(-2 * plan.nodes // 3)),
             "scheme": plan.scheme,
+            "weights": plan.weights,
             "allow_insecure": insecure,
             "seed": plan.seed,
             "join_timeout": 90.0,
@@ -215,7 +232,7 @@ def _start_node(plan: DemoPlan, fleet: Fleet, site: _Site, endpoint: str) -> Wor
             "drop": list(plan.drop),
             "seed": site.seed,
         },
-        "policy": {"schemes": [plan.scheme]},
+        "policy": {"schemes": [plan.scheme], "weights": [plan.weights]},
         "detection": {"baselines": True},
     }
     path = folder / "node.toml"
@@ -237,9 +254,16 @@ def _next_record(coordinator: Worker, seconds: float) -> Record:
     return record
 
 
-def _follow(coordinator: Worker, nodes: Sequence[Worker], emit: Emit) -> Record:
-    """Pass the coordinator's records on until the run is over; return the last."""
+def _follow(
+    coordinator: Worker, nodes: Sequence[Worker], emit: Emit
+) -> tuple[Record, dict[str, int]]:
+    """Pass the coordinator's records on until the run is over.
+
+    Returns:
+        The last record, and what the contributors of the last round were weighed by.
+    """
     mourned: set[str] = set()
+    weights: dict[str, int] = {}
     while True:
         try:
             record = coordinator.records.get(timeout=0.5)
@@ -255,12 +279,14 @@ def _follow(coordinator: Worker, nodes: Sequence[Worker], emit: Emit) -> Record:
                 hint=f"its log is {coordinator.log}",
             )
         emit(record)
+        if record["event"] == "round.done":
+            weights = dict(zip(record["contributors"], record["weights"], strict=True))
         if record["event"] == "run.over":
             if not record["complete"]:
                 raise RunIncompleteError(
                     record["reason"], done=record["rounds_done"], wanted=record["rounds_total"]
                 )
-            return record
+            return record, weights
 
 
 def _await_reports(
@@ -295,6 +321,7 @@ def _summary(
         "data": plan.source,
         "dropped_columns": list(plan.drop),
         "scheme": plan.scheme,
+        "weights": plan.weights,
         "rounds": plan.rounds,
         "seed": plan.seed,
         "wall_seconds": round(wall, 1),

@@ -35,6 +35,7 @@ from nodes.store import hold_state, load_memory, save_memory, write_json
 from nodes.telemetry import Emit, record_of
 from nodes.transport import NodeSocket
 from secagg.errors import KeyMaterialError, RunIncompleteError
+from secagg.schemes import scheme_named
 
 __all__ = ["ANSWERS", "DETECTOR", "MEMORY", "REPORT", "NodeDaemon"]
 
@@ -58,6 +59,8 @@ class NodeDaemon:
 
     def __init__(self, config: NodeConfig, emit: Emit) -> None:
         self._config, self._emit = config, emit
+        for scheme in config.policy.schemes:
+            scheme_named(scheme).check()
         folder = config.folder
         self._keys: Path = folder / config.node.keys
         unlock = unlock_from(config.unlock, folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket as tcp
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from nodes.loop import clock, wall_clock
 from nodes.store import hold_state, load_memory, load_run
 from nodes.transport import NodeSocket, check_library
 from secagg.errors import ConfigError, RemoteProtocolError, SecAggError
+from secagg.schemes import scheme_named
 from secagg.version import PROTOCOL_VERSION, VERSION
 from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
 from secagg.wire.messages import Probe, Welcome
@@ -37,6 +38,7 @@ MAX_SKEW: Final = 60.0
 """Seconds that clocks may differ: certificates are checked against each party's own."""
 _EXPIRY_WARNING: Final = 14 * 86_400
 _ANSWER_TIMEOUT: Final = 5.0
+_NEEDS: Final = {"ckks": ("tenseal", "zstandard")}
 _Check = Callable[[], str]
 
 
@@ -83,6 +85,7 @@ def preflight(path: Path) -> Iterator[Finding]:
 def _coordinator_checks(
     config: CoordinatorConfig, members: Membership, *, running: bool
 ) -> Iterator[Finding]:
+    yield _run("scheme", lambda: _schemes([config.run.scheme]))
     yield _run("cohort", lambda: _cohort(config, members))
     yield _run("state", lambda: _checkpoint(config))
     if running:
@@ -92,6 +95,7 @@ def _coordinator_checks(
 
 
 def _node_checks(config: NodeConfig, members: Membership, *, running: bool) -> Iterator[Finding]:
+    yield _run("scheme", lambda: _schemes(config.policy.schemes))
     yield _run("data", lambda: _data(config))
     yield _run("state", lambda: _memory(config))
     if running:
@@ -135,6 +139,16 @@ def _versions() -> str:
         f"secagg {VERSION}, protocol {PROTOCOL_VERSION}, Python {platform.python_version()}, "
         f"libzmq {libzmq}, cryptography {version('cryptography')}, torch {version('torch')}"
     )
+
+
+def _schemes(names: Iterable[str]) -> str:
+    """Check that the schemes of a run, or of a node's policy, find what they need here."""
+    found = []
+    for name in names:
+        scheme_named(name).check()
+        needs = _NEEDS.get(name, ())
+        found.append(", ".join([name, *(f"{package} {version(package)}" for package in needs)]))
+    return "; ".join(found)
 
 
 def _roster(members: Membership) -> str:

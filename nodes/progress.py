@@ -7,8 +7,8 @@ starts it, and a log read afterwards all tell the same story.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from typing import Final, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,7 +18,9 @@ from rich.text import Text
 
 from nodes.telemetry import Emit, Record
 
-__all__ = ["RunView", "human_bytes", "line_of", "show_progress"]
+__all__ = ["RunView", "human_bytes", "line_of", "show_progress", "weights_line"]
+
+_MOST_NAMED: Final = 12
 
 
 def human_bytes(count: float) -> str:
@@ -28,6 +30,24 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def weights_line(weights: Mapping[str, int]) -> str:
+    """Return who got which weight as "4 for a, b; 3 for c", the greatest first."""
+    groups: dict[int, list[str]] = {}
+    for node, weight in sorted(weights.items()):
+        groups.setdefault(weight, []).append(node)
+    shown = []
+    for weight, nodes in sorted(groups.items(), reverse=True):
+        names = ", ".join(nodes) if len(nodes) <= _MOST_NAMED else f"{len(nodes)} nodes"
+        shown.append(f"{weight} for {names}")
+    return "; ".join(shown)
+
+
+def _weighed(record: Record) -> str:
+    """Return "weighed 2 to 4, ", or nothing where the coordinator did not weigh."""
+    weights = record.get("weights", ())
+    return f"weighed {min(weights)} to {max(weights)}, " if max(weights, default=1) > 1 else ""
 
 
 class RunView:
@@ -112,6 +132,8 @@ def line_of(record: Record, view: RunView) -> str | None:
             again = f", resumed after {record['rounds_done']} rounds" if record["resumed"] else ""
             clear = record["scheme"] == "insecure-plain"
             warning = "; WARNING: it can read every update" if clear else ""
+            if record.get("weights") == "coordinator":
+                warning = "; nodes disclose their distance, and it weighs them"
             return f"coordinator on {record['endpoint']}, scheme {record['scheme']}{again}{warning}"
         case "joined":
             here = sum(state not in ("absent", "silent") for state in view.nodes.values())
@@ -128,7 +150,7 @@ def line_of(record: Record, view: RunView) -> str | None:
             return (
                 f"round {record['rounds_done']}/{record['rounds_total']} done: "
                 f"{len(record['contributors'])} nodes, loss {record['loss']:.4f}, "
-                f"weight {record['weight']:.3f}, "
+                f"weight {record['weight']:.3f}, {_weighed(record)}"
                 f"{human_bytes(received)} in, {human_bytes(sent)} out"
             )
         case "round.lost":

@@ -18,6 +18,7 @@ from nodes.learner import parse_training, use_one_thread
 from nodes.session.events import TrainRequested
 from nodes.simulator import Network, Simulation, Trainer
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
+from secagg.schemes import scheme_named
 from secagg.types import NodeId
 
 __all__ = ["build_simulation", "random_updates", "sharded_training"]
@@ -32,6 +33,7 @@ def build_simulation(
     *,
     dropout: float,
     scheme: str = "masking",
+    weights: str = "private",
     tolerance: float = DEFAULT_DROPOUT,
     collusion: float = DEFAULT_COLLUSION,
     source: str | None = "builtin",
@@ -45,6 +47,7 @@ def build_simulation(
         rounds: Rounds with a result.
         dropout: Crash probability of a node in a round.
         scheme: Name of the scheme.
+        weights: Who applies the consistency weights, "private" or "coordinator".
         tolerance: Fraction of a cohort that a round is built to lose and still end with a sum.
         collusion: Fraction of all nodes that may collude; with `tolerance` it decides the graph.
         source: Data that is dealt out in shards; None trains nothing and sends random updates.
@@ -53,8 +56,9 @@ def build_simulation(
 
     Raises:
         DataError: the source cannot be used.
-        ConfigError: the numbers are at odds.
+        ConfigError: the numbers are at odds, or the scheme lacks a library.
     """
+    scheme_named(scheme).check()
     shards = _shards(source, n_nodes, seed) if source is not None else []
     width = shards[0][0].shape[1] if shards else 115
     config = CoordinatorConfig(
@@ -63,6 +67,7 @@ def build_simulation(
             rounds=rounds,
             min_nodes=3,
             scheme=scheme,
+            weights=weights,
             allow_insecure=scheme == "insecure-plain",
             seed=seed,
             give_up=600.0,
@@ -112,8 +117,14 @@ def random_updates(seed: int) -> Trainer:
         rng = np.random.default_rng(round_seed(seed, request.offer.round_id, node, "random"))
         delta = rng.normal(0.0, 0.01, ParamSpec.from_model(settings.model).dim)
         centroid = rng.normal(0.0, 0.1, settings.model.embedding_dim)
+        distance = rng.gamma(20.0, 0.05)  # about 1, as of standardised embeddings
         return LocalUpdate(
-            delta.astype(np.float32), centroid.astype(np.float32), 0.5, 1.0, 1.0, 100
+            delta=delta.astype(np.float32),
+            centroid=centroid.astype(np.float32),
+            weight=1 / (1 + distance),
+            distance=distance,
+            loss=1.0,
+            samples=100,
         )
 
     return train

@@ -51,11 +51,15 @@ from secagg.types import (
 )
 from secagg.wire.envelope import Envelope, open_envelope
 from secagg.wire.messages import (
+    Announcement,
+    CipherChunk,
     KeyAdvert,
     MaskedChunk,
     Message,
     PlainChunk,
+    SealedSecret,
     SealedShares,
+    SumShare,
     SurvivorSignature,
     UnmaskAnswer,
 )
@@ -65,14 +69,12 @@ __all__ = ["CRASH_POINTS", "Network", "RoundResult", "SimulatedNode", "Simulatio
 COORDINATOR_ID: Final = "coordinator"
 _MAX_EVENTS: Final = 50_000_000
 
-CRASH_POINTS: Final[tuple[type[Message], ...]] = (
-    KeyAdvert,
-    SealedShares,
-    MaskedChunk,
-    SurvivorSignature,
-    UnmaskAnswer,
-)
-"""A node that crashes in a round dies just before it would send this message."""
+CRASH_POINTS: Final[dict[str, tuple[type[Message], ...]]] = {
+    "masking": (KeyAdvert, SealedShares, MaskedChunk, SurvivorSignature, UnmaskAnswer),
+    "ckks": (Announcement, SealedSecret, CipherChunk, SurvivorSignature, SumShare),
+    "insecure-plain": (PlainChunk,),
+}
+"""By scheme: a node that crashes in a round dies just before it would send this message."""
 
 
 class Trainer(Protocol):
@@ -105,8 +107,11 @@ class RoundResult:
     cohort: int
     contributors: int
     crashed: tuple[NodeId, ...]
+    weights: dict[NodeId, int]
+    """What each contributor was multiplied by; empty unless the coordinator weighs."""
     exact: bool | None
-    """Whether the opened sum equals, bit for bit, the plain sum of the contributors' inputs."""
+    """Whether the opened sum equals, bit for bit, the plain (weighted) sum of the contributors'
+    inputs."""
     seconds: float
     """Virtual."""
     upload_bytes: int
@@ -225,9 +230,12 @@ class Simulation:
     ) -> None:
         self._network, self._trainer = network, trainer
         self._random = np.random.default_rng(seed)
+        self._scheme, self._weighs = plan.scheme, plan.weights == "coordinator"
         self._watch = _Watch(scheme_named(plan.scheme))
         self._schemes = {plan.scheme: self._watch}
-        self._policy = NodePolicy(schemes=(plan.scheme,), collusion=plan.collusion)
+        self._policy = NodePolicy(
+            schemes=(plan.scheme,), collusion=plan.collusion, weights=(plan.weights,)
+        )
         self._coordinator_identity = EphemeralIdentity(COORDINATOR_ID)
         names = [f"node-{index:05d}" for index in range(n_nodes)]
         identities = {name: EphemeralIdentity(name) for name in names}
@@ -369,8 +377,7 @@ class Simulation:
             receiver=COORDINATOR_ID,
             run_id=self.coordinator.run.run_id,
         )
-        plain_input = node.crash_at is MaskedChunk and isinstance(opened.message, PlainChunk)
-        if not isinstance(opened.message, node.crash_at) and not plain_input:
+        if not isinstance(opened.message, node.crash_at):
             return False
         node.alive = False
         self._crashed.append(name)
@@ -412,34 +419,37 @@ class Simulation:
             case RoundStarted():
                 self._round = event, self._now, Counter()
                 self._crashed = []
+                points = CRASH_POINTS[self._scheme]
                 for name in event.cohort:
                     crash = self._random.random() < self._network.dropout
-                    point = CRASH_POINTS[int(self._random.integers(len(CRASH_POINTS)))]
+                    point = points[int(self._random.integers(len(points)))]
                     self.nodes[name].crash_at = point if crash else None
             case RoundDone():
-                self._close(event.round_id, "done", len(event.contributors), event.loss)
+                self._close(event.round_id, "done", event)
             case RoundLost():
-                self._close(event.round_id, event.reason, 0, None)
+                self._close(event.round_id, event.reason, None)
             case RunOver():
                 self.over = event
             case _:
                 pass
 
-    def _close(self, round_id: int, outcome: str, contributors: int, loss: float | None) -> None:
+    def _close(self, round_id: int, outcome: str, done: RoundDone | None) -> None:
         if self._round is None:
             return
         started, since, sent = self._round
+        weights = dict(zip(done.contributors, done.weights, strict=True)) if done else {}
         self._results.append(
             RoundResult(
                 round_id,
                 outcome,
                 len(started.cohort),
-                contributors,
+                len(weights),
                 tuple(sorted(self._crashed)),
+                weights if self._weighs else {},
                 self._watch.exact.get(round_id),
                 self._now - since,
                 sent.total() // len(started.cohort),
-                loss,
+                done.loss if done else None,
             )
         )
         self._round = None

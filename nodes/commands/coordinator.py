@@ -20,7 +20,7 @@ __all__ = ["command"]
 @events_option
 @log_option
 def command(config: Path, events: str | None, log_level: str) -> None:
-    """Run the coordinator: it offers rounds, adds masked vectors, and updates the model.
+    """Run the coordinator: it offers rounds, adds what it cannot read, and updates the model.
 
     It goes on from the checkpoint in its state folder, and takes up a newer roster without a
     restart. Stop it with Ctrl-C or SIGTERM; nothing is lost.

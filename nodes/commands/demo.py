@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from nodes.progress import human_bytes, show_progress
+from nodes.commands.options import weights_option
+from nodes.progress import human_bytes, show_progress, weights_line
 from nodes.report import print_quality
 from nodes.supervisor import stop_on_signals
 from secagg.schemes import SCHEMES
@@ -27,6 +28,7 @@ __all__ = ["command"]
     type=click.Choice(list(SCHEMES)),
     help="How updates are summed; insecure-plain is for measurements.",
 )
+@weights_option
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed.")
 @click.option("--drop", multiple=True, metavar="PATTERN", help="Leave columns out: 'HH_jit_*'.")
 @click.option(
@@ -38,6 +40,7 @@ def command(
     rounds: int,
     nodes: int,
     scheme: str,
+    weights: str,
     seed: int,
     drop: tuple[str, ...],
     out: Path | None,
@@ -45,20 +48,23 @@ def command(
 ) -> None:
     """Watch nine IoT sites train one anomaly detector that none of them could see into.
 
-    Provisions keys, starts a coordinator and one process a site on loopback, trains over encrypted
-    ZeroMQ with masked updates, and ends with the quality of the detector beside local-only training
-    and a random encoder. Everything stays in the run folder.
+    Provisions keys, starts a coordinator and one process a site on loopback, trains over CURVE with
+    masked updates, or encrypted ones, and ends with the quality of the detector beside local-only
+    training and a random encoder. Everything stays in the run folder.
 
     \b
     Examples:
       secagg demo
       secagg demo --rounds 3 --nodes 5 --json
+      secagg demo --scheme ckks --weights coordinator
       secagg demo --data nbaiot.npz --drop 'HH_jit_*'
     """  # noqa: D301 - click reads the escape
     from nodes.demo import DemoPlan, free_folder, run_demo
 
     folder = out or free_folder(Path("run"))
-    plan = DemoPlan(folder, data, nodes, rounds, scheme, seed, drop)
+    plan = DemoPlan(
+        folder, data, nodes, rounds, scheme=scheme, weights=weights, seed=seed, drop=drop
+    )
     with stop_on_signals(), show_progress(sys.stderr) as (show, _):
         result = run_demo(plan, show)
     report = result.report
@@ -66,6 +72,9 @@ def command(
         click.echo(json.dumps(report, indent=2))
     else:
         print_quality(report["devices"], report["mean"], sys.stdout)
+    if "weights_of_last_round" in report:
+        shown = weights_line(report["weights_of_last_round"])
+        click.echo(f"weights of the last round: {shown}", err=True)
     memory = report["peak_memory_mb"]
     click.echo(
         f"{rounds} rounds in {report['wall_seconds']:.0f} s; a node sent "

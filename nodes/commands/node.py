@@ -19,7 +19,7 @@ __all__ = ["command"]
 @events_option
 @log_option
 def command(config: Path, events: str | None, log_level: str) -> None:
-    """Run a node: it trains on its own data and sends only masked vectors.
+    """Run a node: it trains on its own data and sends only masked or encrypted vectors.
 
     It waits for the coordinator as long as need be, holds every offer against its own policy, and
     ends with a detector and a report in its state folder.

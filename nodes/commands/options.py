@@ -8,9 +8,17 @@ from pathlib import Path
 
 import click
 
+from nodes.session.plan import WEIGHT_MODES
 from nodes.telemetry import Emit, Record
 
-__all__ = ["combine", "config_option", "events_option", "log_option", "set_up_logging"]
+__all__ = [
+    "combine",
+    "config_option",
+    "events_option",
+    "log_option",
+    "set_up_logging",
+    "weights_option",
+]
 
 config_option = click.option(
     "--config",
@@ -27,6 +35,14 @@ log_option = click.option(
     default="warning",
     show_default=True,
     help="What to log on standard error.",
+)
+weights_option = click.option(
+    "--weights",
+    default="private",
+    show_default=True,
+    type=click.Choice(list(WEIGHT_MODES)),
+    help="Who applies the consistency weights: the nodes, or under ckks the coordinator, to whom "
+    "they then disclose their distance from the others.",
 )
 
 

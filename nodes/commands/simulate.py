@@ -6,17 +6,23 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nodes.progress import human_bytes
+from nodes.commands.options import weights_option
+from nodes.progress import human_bytes, weights_line
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.errors import RunIncompleteError
 from secagg.schemes import SCHEMES
+
+if TYPE_CHECKING:
+    from nodes.simulator import RoundResult
 
 __all__ = ["command"]
 
@@ -32,8 +38,13 @@ __all__ = ["command"]
     help="Probability that a node crashes in a round, at a random exchange; it comes back after.",
 )
 @click.option(
-    "--scheme", default="masking", show_default=True, type=click.Choice(list(SCHEMES)), help="Sum."
+    "--scheme",
+    default="masking",
+    show_default=True,
+    type=click.Choice(list(SCHEMES)),
+    help="How updates are summed.",
 )
+@weights_option
 @click.option(
     "--tolerance",
     default=DEFAULT_DROPOUT,
@@ -59,6 +70,7 @@ def command(
     rounds: int,
     dropout: float,
     scheme: str,
+    weights: str,
     tolerance: float,
     collusion: float,
     data: str,
@@ -71,12 +83,14 @@ def command(
     """Run the daemons' own state machines with many nodes, in one process.
 
     Every message is sealed, encoded, delayed, opened and decoded; only sockets, clocks and crashes
-    are played. Each opened sum is compared, bit for bit, with the plain sum of the inputs.
+    are played. Each opened sum is compared, bit for bit, with the plain (weighted) sum of the
+    inputs.
 
     \b
     Examples:
       secagg simulate --nodes 100 --rounds 3 --dropout 0.1
       secagg simulate --nodes 500 --no-train --tolerance 0.1 --collusion 0.1 --json
+      secagg simulate --nodes 20 --scheme ckks --weights coordinator --dropout 0.1
     """  # noqa: D301 - click reads the escape
     from nodes.rehearsal import build_simulation
 
@@ -88,6 +102,7 @@ def command(
         rounds,
         dropout=dropout,
         scheme=scheme,
+        weights=weights,
         tolerance=tolerance,
         collusion=collusion,
         source=data if train else None,
@@ -107,6 +122,7 @@ def command(
     summary = {
         "nodes": nodes,
         "scheme": scheme,
+        "weights": weights,
         "dropout": dropout,
         "tolerance": tolerance,
         "collusion": collusion,
@@ -134,6 +150,8 @@ def command(
                 "-" if row.loss is None else f"{row.loss:.4f}",
             )
         Console(file=sys.stdout, width=100).print(table)
+        for line in _remarks(results):
+            click.echo(line)
     wrong = [result.round_id for result in results if result.exact is False]
     if wrong:
         raise SystemExit(f"error: the sum of round {wrong[0]} is wrong; please report this")
@@ -141,3 +159,14 @@ def command(
         reason = simulation.over.reason if simulation.over else "nothing left to happen"
         done = simulation.coordinator.run.rounds_done
         raise RunIncompleteError(reason, done=done, wanted=rounds)
+
+
+def _remarks(results: Sequence[RoundResult]) -> Iterator[str]:
+    """Yield what the table leaves to say: exactness, and the last weights that were given."""
+    weighed = [row.weights for row in results if row.weights]
+    released = [row.exact for row in results if row.exact is not None]
+    if released and all(released):
+        kind = "weighted sum" if weighed else "sum"
+        yield f"every sum bit-equal to the plain {kind} of its inputs ({len(released)} rounds)"
+    if weighed:
+        yield f"weights of the last round: {weights_line(weighed[-1])}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,14 @@ from click.testing import CliRunner
 from keys.authority import open_root
 from keys.store import read_public
 from nodes.cli import secagg
+from nodes.config import load_coordinator_config, load_node_config
+from nodes.coordinator_daemon import CoordinatorDaemon
+from nodes.demo import DemoPlan, run_demo
+from nodes.node_daemon import NodeDaemon
 from nodes.preflight import Finding, preflight
+from nodes.rehearsal import build_simulation
 from nodes.store import hold_state
+from secagg.errors import ConfigError
 from tests.support.federation import Federation
 
 
@@ -33,7 +40,7 @@ def findings(path: Path) -> dict[str, Finding]:
 def test_a_node_without_a_coordinator_is_told_which_part_is_missing(federation: Federation) -> None:
     found = findings(federation.node_config("site-0"))
     good = {name for name, finding in found.items() if finding.passed}
-    assert good == {"versions", "configuration", "keys", "roster", "data", "state"}
+    assert good == {"versions", "configuration", "keys", "roster", "scheme", "data", "state"}
     assert "nothing answers at tcp://127.0.0.1:9" in found["network"].detail
     assert "firewall" in found["network"].hint
 
@@ -114,3 +121,41 @@ def test_the_command_prints_rows_mends_and_exit_code_7(federation: Federation) -
     assert "mend: start the coordinator" in result.stdout
     result = CliRunner().invoke(secagg, ["preflight", "--json", "--config", str(path)])
     assert {row["name"] for row in json.loads(result.stdout)} >= {"versions", "keys", "network"}
+
+
+# --- schemes --------------------------------------------------------------------------------------
+
+
+def test_a_scheme_that_finds_its_libraries_names_them(federation: Federation) -> None:
+    path = federation.node_config("site-0", schemes=["masking", "ckks"])
+    found = findings(path)["scheme"]
+    assert found.passed
+    assert found.detail.startswith("masking; ckks, tenseal 0.3.")
+
+
+@pytest.mark.parametrize("library", ["tenseal.sealapi", "zstandard"])
+def test_a_missing_library_is_found_on_both_sides_and_ends_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    with Federation(tmp_path, 3, scheme="ckks") as federation:
+        federation.endpoint = "tcp://127.0.0.1:9"
+        node = federation.node_config("site-0", schemes=["ckks"])
+        hub = federation.coordinator_config()
+        masking = federation.node_config("site-1")
+        monkeypatch.setitem(sys.modules, library, None)
+        for path in (node, hub):
+            found = findings(path)["scheme"]
+            assert not found.passed
+            assert library in found.detail
+            assert "pip install tenseal" in found.hint
+        assert findings(masking)["scheme"] == Finding("scheme", True, "masking")
+        with pytest.raises(ConfigError, match="lacks a package"):
+            NodeDaemon(load_node_config(node), emit=[].append)
+        with pytest.raises(ConfigError, match="lacks a package"):
+            CoordinatorDaemon(load_coordinator_config(hub), emit=[].append)
+        plan = DemoPlan(tmp_path / "run", scheme="ckks")
+        with pytest.raises(ConfigError, match="lacks a package"):
+            run_demo(plan, emit=[].append)
+        assert not plan.folder.exists()
+        with pytest.raises(ConfigError, match="lacks a package"):
+            build_simulation(3, 1, dropout=0.0, scheme="ckks", source=None)

@@ -132,7 +132,7 @@ class Federation:
         for process in self._processes:
             process.close()
 
-    def start_coordinator(self, bind: str = "tcp://127.0.0.1:*") -> Process:
+    def coordinator_config(self, bind: str = "tcp://127.0.0.1:*") -> Path:
         path = self.folder / "coordinator.toml"
         values = {
             "coordinator": {"keys": "keys/coordinator", "state": "hub-state", "bind": bind},
@@ -141,7 +141,11 @@ class Federation:
             "train": {"steps": 4, "batch_size": 32},
         }
         path.write_text(coordinator_toml(values))
-        arguments = ["coordinator", "--config", str(path), "--log-level", "debug"]
+        return path
+
+    def start_coordinator(self, bind: str = "tcp://127.0.0.1:*") -> Process:
+        config = str(self.coordinator_config(bind))
+        arguments = ["coordinator", "--config", config, "--log-level", "debug"]
         self.coordinator = self._start("nodes", arguments, "hub")
         self.endpoint = self.coordinator.wait_for("coordinator.listening")["endpoint"]
         return self.coordinator
