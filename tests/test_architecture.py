@@ -26,8 +26,9 @@ MAX_LINES = 500
 LAYERS = (
     ("secagg/version.py", "secagg/errors.py"),
     ("secagg/types.py", "secagg/tags.py", "secagg/tails.py", "secagg/assumptions.py"),
-    ("secagg/ring.py", "secagg/primitives/"),
-    ("secagg/encoding.py", "secagg/wire/messages.py", "secagg/relay.py"),
+    ("secagg/ring.py", "secagg/primitives/", "secagg/wire/fields.py"),
+    ("secagg/encoding.py", "secagg/wire/round_messages.py", "secagg/relay.py"),
+    ("secagg/wire/messages.py",),
     ("secagg/wire/codec.py", "secagg/steps.py", "secagg/uploads.py"),
     ("secagg/wire/envelope.py", "secagg/roles.py", "secagg/insecure_plain.py"),
     ("secagg/masking/", "secagg/ckks/"),
