@@ -31,7 +31,7 @@ OFFER_DRAWS_BITS: Final = 64
 LIARS: Final = 1
 """Wrong answers that a committee smaller than the cohort corrects with all its silent missing."""
 LARGEST: Final = 4096
-"""Largest committee that is drawn; beyond it the whole cohort is one."""
+"""Largest committee; the keys of a larger one would not fit a message."""
 SHARE_BYTES: Final = 200_000
 """Most bytes of field elements that a node sends to all members together."""
 SEALING_BYTES: Final = 1136
@@ -99,6 +99,8 @@ def smallest_committee(
             found = _packed(size, max(1, held - 1), silent=lost - 1, sharing=sharing)
             if found and found.correctable(size - found.silent) >= LIARS:
                 return found
+    if members > LARGEST:
+        return None
     return _packed(members, max(1, colluders), silent=silent, sharing=sharing)
 
 
@@ -111,8 +113,9 @@ def check_committee(
         ConfigError: it is not private, its field is too small, or it can never open a sum; the hint
             names the nearest number that is allowed.
     """
-    if not 1 <= made.size <= members:
-        raise ConfigError(f"a committee of {made.size} of {members}", hint=f"use 1 to {members}")
+    largest = min(members, LARGEST)
+    if not 1 <= made.size <= largest:
+        raise ConfigError(f"a committee of {made.size} of {members}", hint=f"use 1 to {largest}")
     if made.size == members:
         least, why = colluders, "the colluding nodes hold more shares"
     else:

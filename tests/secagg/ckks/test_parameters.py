@@ -423,3 +423,12 @@ def test_shares_of_many_nodes_take_a_wider_field() -> None:
     with pytest.raises(ConfigError, match="the sum of secrets could wrap") as refusal:
         check(replace(made, committee=replace(made.committee, modulus=65_521)))
     assert refusal.value.hint == "use 16777213"
+
+
+@pytest.mark.req("R-06")
+def test_no_committee_is_larger_than_its_keys_fit_a_message() -> None:
+    made = choose(10_000, collusion=0.3, dropout=0.3)
+    large = replace(made, committee=replace(made.committee, size=4097, threshold=4000))
+    with pytest.raises(ConfigError, match="a committee of 4097 of 10000") as refusal:
+        check(large)
+    assert refusal.value.hint == "use 1 to 4096"
