@@ -41,7 +41,7 @@ from nodes.session.offer import build_offer, encoding_of, setup_of
 from nodes.session.outbox import Outbox
 from nodes.session.plan import RunPlan
 from nodes.session.presence import Presence, RosterView
-from secagg.ckks.weighting import least_effective, smoothed, weights_from
+from nodes.session.weighing import weighed
 from secagg.errors import LocalProtocolError, RemoteProtocolError, RunMismatchError
 from secagg.roles import CoordinatorRole, Scheme
 from secagg.schemes import SCHEMES
@@ -344,15 +344,8 @@ class Coordinator:
         return step + self._absorb(self._role.start(now), now)
 
     def _weigh(self, setup: RoundSetup, distances: Mapping[NodeId, float]) -> dict[NodeId, int]:
-        """Smooth what the nodes disclosed over the rounds, and weigh them by it (H-11)."""
-        known = smoothed(self._run.distances, distances)
-        self._run = replace(self._run, distances=known)
-        return weights_from(
-            {node: known[node] for node in distances},
-            max_weight=self._plan.max_weight,
-            quorum=setup.quorum,
-            effective=least_effective(setup),
-        )
+        self._run, weights = weighed(self._run, setup, distances)
+        return weights
 
     def _absorb(self, step: Step, now: float) -> SessionStep:
         self._deadline = step.deadline

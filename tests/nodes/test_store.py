@@ -22,6 +22,7 @@ def a_run() -> RunState:
         rng.normal(size=30).astype(np.float32),
         rng.normal(size=4).astype(np.float32),
         {"step": np.array([5]), "first": rng.normal(size=30)},
+        distances={"node-a": 0.1, "node-b": 1 / 3},
     )
 
 
@@ -34,6 +35,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
     back = load_run(path, b"{}")
     assert back is not None
     assert (back.run_id, back.next_round, back.rounds_done) == (run.run_id, 7, 5)
+    assert back.distances == run.distances
     assert np.array_equal(back.params, run.params)
     assert np.array_equal(back.reference, run.reference)
     assert back.optimiser.keys() == run.optimiser.keys()
