@@ -110,7 +110,7 @@ class Opening:
     ) -> Opened:
         blamed += [
             PeerBlamed(self._committee[holder], "its share of the sum is wrong")
-            for holder in sorted(wrong)
+            for holder in self._proved(wrong)
         ]
         terms = self._terms
         values = read_sum(
@@ -124,6 +124,16 @@ class Opening:
         if values is None:  # H-14
             return self._failed(AbortReason.SUM_OUT_OF_RANGE, blamed)
         return Opened(values, None, tuple(blamed), len(self._shares))
+
+    def _proved(self, wrong: Collection[int]) -> list[int]:
+        """Return `wrong` if colluding members cannot have made it up, else nobody (H-13).
+
+        Polynomials that carry the same secrets, of which the true ones are known here, differ in
+        all answers but t − 1 at least. So if these are not the true ones, all others but t − 1
+        lied, or are in `wrong`: more than A, unless `wrong` is too large.
+        """
+        most = len(self._shares) - self._terms.committee.threshold - self._setup.colluders
+        return sorted(wrong) if len(wrong) <= most else []
 
     def _failed(self, reason: AbortReason, blamed: list[PeerBlamed]) -> Opened:
         return Opened(None, reason, tuple(blamed), len(self._shares))
