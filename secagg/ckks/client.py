@@ -33,7 +33,7 @@ from secagg.ckks.views import (
     verify_view,
     view_digest,
 )
-from secagg.ckks.weighting import is_distance, is_even, least_effective
+from secagg.ckks.weighting import is_disclosed, is_even, least_effective
 from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
 from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
@@ -105,7 +105,7 @@ class CkksClient:
             raise LocalProtocolError("an input coordinate lies outside the ring")
         if signer.node_id not in setup.cohort:
             raise LocalProtocolError(f"{signer.node_id} is not in the cohort")
-        if setup.coordinator_weighs is not is_distance(distance):  # H-16
+        if not is_disclosed(setup, distance):  # H-16
             raise LocalProtocolError("a distance is disclosed just where the coordinator weighs")
         terms = terms_of(setup)
         self._setup, self._signer, self._coordinator, self._rng = setup, signer, coordinator, rng

@@ -29,7 +29,7 @@ from secagg.ckks.views import (
     verify_view,
     view_digest,
 )
-from secagg.ckks.weighting import is_distance, is_even, least_effective
+from secagg.ckks.weighting import is_disclosed, is_even, least_effective
 from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError, ReplayError
 from secagg.relay import MakeSpool, MemorySpool
 from secagg.steps import (
@@ -174,7 +174,7 @@ class CkksCoordinator:
         if message.key.node_id != sender:
             raise _Fault("its key names another node")
         verify_key(self._setup, message.key)  # H-04
-        if self._setup.coordinator_weighs is not is_distance(message.distance):  # H-16
+        if not is_disclosed(self._setup, message.distance):  # H-16
             raise _Fault("it disclosed a distance unasked, or none")
         self._keys[sender] = message.key
         if message.distance is not None:

@@ -9,17 +9,26 @@ Source: specs/36-ckks.md section 6.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from secagg.types import NodeId, RoundSetup
 
-__all__ = ["SMOOTHING", "is_distance", "is_even", "least_effective", "smoothed", "weights_from"]
+__all__ = [
+    "MAX_DISTANCE",
+    "SMOOTHING",
+    "is_disclosed",
+    "is_even",
+    "least_effective",
+    "smoothed",
+    "weights_from",
+]
 
 SMOOTHING: Final = 0.5
 """What a round's distance counts in the smoothed one."""
+MAX_DISTANCE: Final = 1e9
+"""Greatest distance that an announcement carries."""
 _OUTLIER: Final = 3.0  # standard deviations, by the median absolute deviation
 _DEVIATION: Final = 1.4826  # of a normal variable, in median absolute deviations
 _LEAST_SPREAD: Final = 0.05  # of the median: nodes as alike as that have no outliers
@@ -89,6 +98,8 @@ def is_even(weights: Sequence[int] | bytes, effective: int) -> bool:
     return squares > 0 and sum(weights) ** 2 >= effective * squares
 
 
-def is_distance(value: float | None) -> bool:
-    """Tell whether a node may have disclosed this."""
-    return value is not None and math.isfinite(value) and value >= 0
+def is_disclosed(setup: RoundSetup, distance: float | None) -> bool:
+    """Tell whether this is what a node discloses: a distance just where one is due (H-16)."""
+    if distance is None or not setup.coordinator_weighs:
+        return distance is None and not setup.coordinator_weighs
+    return 0 <= distance <= MAX_DISTANCE
