@@ -44,10 +44,12 @@ def weights_line(weights: Mapping[str, int]) -> str:
     return "; ".join(shown)
 
 
-def _weighed(record: Record) -> str:
-    """Return "weighed 2 to 4, ", or nothing where the coordinator did not weigh."""
-    weights = record.get("weights", ())
-    return f"weighed {min(weights)} to {max(weights)}, " if max(weights, default=1) > 1 else ""
+def _weights_given(record: Record) -> str:
+    """Return "weights 2 to 4" where the coordinator gave them, else the mean that nodes gave."""
+    given = record.get("weights", ())
+    if max(given, default=1) > 1:
+        return f"weights {min(given)} to {max(given)}"
+    return f"weight {record['weight']:.3f}"
 
 
 class RunView:
@@ -98,6 +100,8 @@ class RunView:
         for node, state in self.nodes.items():
             if node in waiting:
                 self.nodes[node] = self.phase
+            elif record["phase"] == "opening":
+                pass  # its part is done: only the committee is asked
             elif state not in ("absent", "silent", "done"):
                 self.nodes[node] = "out of this round"
 
@@ -150,7 +154,7 @@ def line_of(record: Record, view: RunView) -> str | None:
             return (
                 f"round {record['rounds_done']}/{record['rounds_total']} done: "
                 f"{len(record['contributors'])} nodes, loss {record['loss']:.4f}, "
-                f"weight {record['weight']:.3f}, {_weighed(record)}"
+                f"{_weights_given(record)}, "
                 f"{human_bytes(received)} in, {human_bytes(sent)} out"
             )
         case "round.lost":

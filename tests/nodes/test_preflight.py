@@ -139,9 +139,9 @@ def test_a_missing_library_is_found_on_both_sides_and_ends_a_start(
 ) -> None:
     with Federation(tmp_path, 3, scheme="ckks") as federation:
         federation.endpoint = "tcp://127.0.0.1:9"
-        node = federation.node_config("site-0", schemes=["ckks"])
+        node = federation.node_config("site-0")
         hub = federation.coordinator_config()
-        masking = federation.node_config("site-1")
+        masking = federation.node_config("site-1", schemes=["masking"])
         monkeypatch.setitem(sys.modules, library, None)
         for path in (node, hub):
             found = findings(path)["scheme"]

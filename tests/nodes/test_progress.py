@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from nodes.progress import RunView, _Display, human_bytes, line_of, show_progress
+from nodes.progress import RunView, _Display, human_bytes, line_of, show_progress, weights_line
 from nodes.report import print_quality
 from nodes.session import events
 from nodes.telemetry import event_name, record_of
@@ -145,6 +145,36 @@ def test_text_of_a_peer_cannot_forge_lines_or_break_the_display() -> None:
 
 def test_records_without_a_line_are_silent() -> None:
     assert line_of({"event": "something.else"}, RunView()) is None
+
+
+def test_the_phases_and_weights_of_ckks_are_told() -> None:
+    listening = {**STORY[0], "scheme": "ckks", "weights": "coordinator"}
+    waiting = (("keys", "abcd"), ("input", "abc"), ("signatures", "abcd"), ("opening", "bcd"))
+    view, stream = RunView(), io.StringIO()
+    for record in (listening, *STORY[1:6]):
+        view.take(record)
+    seen = []
+    for phase, nodes in waiting:
+        view.take({"event": "phase.changed", "round_id": 1, "phase": phase, "waiting_for": nodes})
+        seen.append((view.phase, view.nodes["a"], view.nodes["d"]))
+    assert seen == [
+        ("training", "training", "training"),
+        ("input", "input", "out of this round"),  # its weight is 0
+        ("signatures", "signatures", "signatures"),  # yet it is of the committee
+        ("opening", "signatures", "opening"),  # only members open, the others are done
+    ]
+    done = {**STORY[-3], "weights": [4, 3, 3]}
+    with show_progress(stream) as (show, _):
+        for record in (listening, done):
+            show(record)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].endswith("scheme ckks; nodes disclose their distance, and it weighs them")
+    assert "3 nodes, loss 1.2500, weights 3 to 4, 2.5 MB in" in lines[1]
+
+
+def test_weights_are_told_by_group_and_large_groups_by_number() -> None:
+    assert weights_line({"b": 4, "a": 4, "c": 2}) == "4 for a, b; 2 for c"
+    assert weights_line({f"n{i}": 4 for i in range(13)}) == "4 for 13 nodes"
 
 
 @pytest.mark.parametrize(

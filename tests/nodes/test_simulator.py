@@ -11,7 +11,9 @@ from nodes.cli import secagg
 from nodes.rehearsal import build_simulation
 from nodes.session.coordinator import Coordinator
 from nodes.session.participant import Participant
-from nodes.simulator import RoundResult
+from nodes.simulator import CRASH_POINTS, RoundResult
+from secagg.errors import ConfigError
+from secagg.schemes import SCHEMES
 
 
 def play(n: int, rounds: int, **options: object) -> list[RoundResult]:
@@ -69,6 +71,57 @@ def test_the_command_prints_a_table_or_json() -> None:
     result = CliRunner().invoke(secagg, [*arguments, "--json"])
     rounds = json.loads(result.stdout)["rounds"]
     assert [r["contributors"] for r in rounds] == [5, 5]
+
+
+# --- ckks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.req("H-01")
+@pytest.mark.parametrize("weights", ["private", "coordinator"])
+def test_sums_of_ckks_are_exact_or_not_released_whoever_crashes(weights: str) -> None:
+    results = play(8, 3, scheme="ckks", weights=weights, dropout=0.3, seed=2)
+    assert [r.exact for r in results if r.outcome == "done"] == [True] * 3
+    assert all(r.exact is None for r in results if r.outcome != "done")
+    crashed = {node for r in results for node in r.crashed}
+    assert crashed, "the seed makes nodes crash at the messages of ckks"
+
+
+def test_the_weights_that_the_coordinator_gave_are_told_and_follow_the_distances() -> None:
+    (result,) = play(6, 1, scheme="ckks", weights="coordinator")
+    assert result.exact
+    assert len(result.weights) == result.contributors
+    assert set(result.weights.values()) <= {1, 2, 3, 4}
+    assert len(set(result.weights.values())) > 1, "the distances of random updates differ"
+    (private,) = play(6, 1, scheme="ckks")
+    assert private.exact
+    assert private.weights == {}
+
+
+def test_nodes_of_every_scheme_can_crash_at_a_message_it_has() -> None:
+    assert set(CRASH_POINTS) == set(SCHEMES)
+    for scheme in SCHEMES:
+        results = play(6, 1, scheme=scheme, dropout=1.0, seed=1)
+        assert {node for r in results for node in r.crashed}, scheme
+
+
+def test_the_command_says_what_was_compared_and_who_got_which_weight() -> None:
+    arguments = ["simulate", "--nodes", "5", "--rounds", "1", "--no-train", "--scheme", "ckks"]
+    result = CliRunner().invoke(secagg, arguments)
+    assert result.exit_code == 0, result.output
+    assert "every sum bit-equal to the plain sum of its inputs" in result.stdout
+    assert "weights of" not in result.stdout
+    result = CliRunner().invoke(secagg, [*arguments, "--weights", "coordinator"])
+    assert "bit-equal to the plain weighted sum" in result.stdout
+    assert "weights of the last round: 4 for node-0000" in result.stdout
+    result = CliRunner().invoke(secagg, [*arguments, "--weights", "coordinator", "--json"])
+    (row,) = json.loads(result.stdout)["rounds"]
+    assert set(row["weights"]) == {f"node-{index:05d}" for index in range(5)}
+
+
+def test_coordinator_weights_without_ckks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot weigh what it does not see") as caught:
+        play(5, 1, weights="coordinator")
+    assert 'scheme = "ckks"' in str(caught.value.hint)
 
 
 def test_it_trains_on_real_shards() -> None:

@@ -152,6 +152,7 @@ class Federation:
 
     def node_config(self, name: str, **policy: object) -> Path:
         path, data = self.folder / f"{name}.toml", self.folder / f"{name}.csv"
+        scheme, weights = self._run.get("scheme", "masking"), self._run.get("weights", "private")
         if not data.exists():
             write_site(data, seed=self.names.index(name))
         values = {
@@ -161,7 +162,7 @@ class Federation:
                 "coordinator": self.endpoint,
             },
             "data": {"source": str(data), "device": name},
-            "policy": policy,
+            "policy": {"schemes": [scheme], "weights": [weights], **policy},
         }
         path.write_text(node_toml(values))
         return path
