@@ -27,6 +27,7 @@ __all__ = [
     "MaskId",
     "Upload",
     "beats_chance",
+    "compared",
     "pair_id",
     "summary",
 ]
@@ -79,11 +80,12 @@ def summary(exposures: Sequence[Exposure]) -> str:
     if len(exposures) < 2:
         return "".join(str(each) for each in exposures)
     worst = max(each.max_error for each in exposures)
-    single = sum(len(each.nodes) == 1 for each in exposures)
-    what = f"inputs of {single} nodes recovered" if single else ""
-    if single < len(exposures):
-        what += f"{', ' if what else ''}{len(exposures) - single} partial sums opened"
-    return f"{what}, max error {worst}"
+    single = [each.nodes[0] for each in exposures if len(each.nodes) == 1]
+    parts = [f"inputs of {len(single)} nodes recovered"] if len(single) > 1 else []
+    parts += [f"input of {single[0]} recovered"] if len(single) == 1 else []
+    sums = len(exposures) - len(single)
+    parts += [f"{sums} partial sum{'s' if sums > 1 else ''} opened"] if sums else []
+    return f"{', '.join(parts)}, max error {worst}"
 
 
 @dataclass(slots=True)
@@ -155,15 +157,7 @@ class Loot:
     def _compare(
         self, nodes: tuple[NodeId, ...], guess: RingVector, truth: Mapping[NodeId, RingVector]
     ) -> Exposure | None:
-        true = np.zeros_like(guess)
-        for node in nodes:
-            true += truth[node]
-        true = ring.reduce(true, self.bits)
-        hits = int(np.count_nonzero(guess == true))
-        if not beats_chance(hits, len(true), tries=len(self.uploads) + 1):
-            return None
-        difference = ring.to_signed(ring.reduce(guess - true, self.bits), self.bits)
-        return Exposure(nodes, hits / len(true), int(np.abs(difference).max(initial=0)))
+        return compared(dict.fromkeys(nodes, 1), guess, truth, self.bits, len(self.uploads) + 1)
 
     def _residue(self, node: NodeId) -> RingVector:
         upload = self.uploads[node]
@@ -199,6 +193,33 @@ class Loot:
             for name in self._left(node):
                 balance[name] = balance.get(name, 0) + (-1 if masks[name] else 1)
         return not any(balance.values())
+
+
+def compared(
+    weights: Mapping[NodeId, int],
+    guess: RingVector,
+    truth: Mapping[NodeId, RingVector],
+    bits: int,
+    tries: int,
+) -> Exposure | None:
+    """Hold what an attacker computed against the true weighted sum; None if it is no match.
+
+    Args:
+        weights: Whose inputs `guess` is said to hold, and how often each.
+        guess: What was computed.
+        truth: Every input as it was.
+        bits: Sums are modulo 2^bits.
+        tries: How many such claims there are.
+    """
+    true = np.zeros_like(guess)
+    for node, weight in weights.items():
+        true += np.uint32(weight % (1 << bits)) * truth[node]
+    true = ring.reduce(true, bits)
+    hits = int(np.count_nonzero(guess == true))
+    if not beats_chance(hits, len(true), tries=tries):
+        return None
+    difference = ring.to_signed(ring.reduce(guess - true, bits), bits)
+    return Exposure(tuple(weights), hits / len(true), int(np.abs(difference).max(initial=0)))
 
 
 def beats_chance(hits: int, dim: int, *, tries: int = 1) -> bool:
