@@ -7,11 +7,15 @@ from typing import Any
 
 import click
 
+from nodes.commands.options import weights_option
+from nodes.session.plan import WEIGHT_MODES
 from nodes.templates import coordinator_toml, node_toml
 from secagg.errors import ConfigError
+from secagg.schemes import SCHEMES
 
 __all__ = ["command"]
 
+_SCHEMES = [name for name, scheme in SCHEMES.items() if scheme.private]
 _out = click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="File; stdout by default."
 )
@@ -42,8 +46,24 @@ def init() -> None:
 @click.option("--bind", default="tcp://0.0.0.0:7710", show_default=True, help="Endpoint.")
 @click.option("--rounds", default=8, show_default=True, type=click.IntRange(1), help="Rounds.")
 @click.option("--input-dim", default=115, show_default=True, help="Features of a row.")
+@click.option(
+    "--scheme",
+    default="masking",
+    show_default=True,
+    type=click.Choice(_SCHEMES),
+    help="How updates are summed.",
+)
+@weights_option
 def init_coordinator(
-    out: Path | None, force: bool, keys: str, state: str, bind: str, rounds: int, input_dim: int
+    out: Path | None,
+    force: bool,
+    keys: str,
+    state: str,
+    bind: str,
+    rounds: int,
+    input_dim: int,
+    scheme: str,
+    weights: str,
 ) -> None:
     """Write coordinator.toml.
 
@@ -51,9 +71,14 @@ def init_coordinator(
     Examples:
       secagg config init coordinator --rounds 20 --out coordinator.toml
     """  # noqa: D301 - click reads the escape
+    if weights == "coordinator" and scheme != "ckks":
+        raise ConfigError(
+            f"under {scheme} the coordinator cannot weigh what it does not see",
+            hint="use --scheme ckks, or --weights private",
+        )
     values: dict[str, dict[str, Any]] = {
         "coordinator": {"keys": keys, "state": state, "bind": bind},
-        "run": {"rounds": rounds},
+        "run": {"rounds": rounds, "scheme": scheme, "weights": weights},
         "model": {"input_dim": input_dim},
     }
     _write(coordinator_toml(values), out, force=force)
@@ -69,6 +94,23 @@ def init_coordinator(
 )
 @click.option("--source", default="builtin", show_default=True, help="Data of this site.")
 @click.option("--device", default="", help="Device of the data, if it has several.")
+@click.option(
+    "--scheme",
+    "schemes",
+    default=("masking",),
+    show_default=True,
+    multiple=True,
+    type=click.Choice(_SCHEMES),
+    help="Scheme that the node agrees to; repeatable.",
+)
+@click.option(
+    "--weights",
+    default=("private",),
+    show_default=True,
+    multiple=True,
+    type=click.Choice(WEIGHT_MODES),
+    help="Who may apply the node's consistency weight; repeatable.",
+)
 def init_node(
     out: Path | None,
     force: bool,
@@ -77,6 +119,8 @@ def init_node(
     coordinator: str,
     source: str,
     device: str,
+    schemes: tuple[str, ...],
+    weights: tuple[str, ...],
 ) -> None:
     """Write node.toml.
 
@@ -88,6 +132,7 @@ def init_node(
     values: dict[str, dict[str, Any]] = {
         "node": {"keys": keys, "state": state, "coordinator": coordinator},
         "data": {"source": source, "device": device},
+        "policy": {"schemes": schemes, "weights": weights},
     }
     _write(node_toml(values), out, force=force)
 

@@ -138,6 +138,23 @@ def test_config_init_writes_once_and_says_what_to_do_next(tmp_path: Path) -> Non
     assert "rounds = 5" in shown.stdout
 
 
+def test_config_init_writes_schemes_and_weights_for_both_sides(tmp_path: Path) -> None:
+    hub, node, runner = tmp_path / "hub.toml", tmp_path / "node.toml", CliRunner()
+    ckks = ("--scheme", "ckks", "--weights", "coordinator")
+    runner.invoke(secagg, ["config", "init", "coordinator", *ckks, "--out", str(hub)])
+    plan = load_coordinator_config(hub).plan()
+    assert (plan.scheme, plan.weights) == ("ckks", "coordinator")
+    arguments = ["config", "init", "node", "--scheme", "masking", *ckks, "--out", str(node)]
+    runner.invoke(secagg, arguments)
+    policy = load_node_config(node).node_policy()
+    assert (policy.schemes, policy.weights) == (("masking", "ckks"), ("coordinator",))
+    result = runner.invoke(secagg, ["config", "init", "coordinator", "--weights", "coordinator"])
+    assert isinstance(result.exception, ConfigError)
+    assert "--scheme ckks" in str(result.exception.hint)
+    insecure = ["config", "init", "coordinator", "--scheme", "insecure-plain"]
+    assert runner.invoke(secagg, insecure).exit_code == 2
+
+
 def test_scheme_and_weights_reach_plan_and_policy(tmp_path: Path) -> None:
     path = tmp_path / "coordinator.toml"
     run = {"scheme": "ckks", "weights": "coordinator"}
