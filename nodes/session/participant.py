@@ -13,6 +13,7 @@ specs/60-session.md section 3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -38,6 +39,7 @@ from nodes.session.events import (
 from nodes.session.journal import AnswerJournal
 from nodes.session.model_transfer import ModelReceiver, from_bytes
 from nodes.session.offer import NodePolicy, check_offer, encoding_of
+from secagg.ckks.weighting import MAX_DISTANCE
 from secagg.errors import (
     ConfigError,
     LocalProtocolError,
@@ -194,7 +196,10 @@ class Participant:
             )
         except LocalProtocolError as error:
             return self.abstain(round_id, str(error), now)
-        return self._contribute(offer, setup, vector, update.distance, now)
+        distance = min(max(update.distance, 0.0), MAX_DISTANCE)
+        if not math.isfinite(update.distance):
+            return self.abstain(round_id, "its distance from the others is not finite", now)
+        return self._contribute(offer, setup, vector, distance, now)
 
     def abstain(self, round_id: int, why: str, now: float) -> SessionStep:
         """Give a zero vector of zero weight: the node's data did not yield an update.

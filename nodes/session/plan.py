@@ -10,7 +10,6 @@ from typing import Final
 
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, colluders_among
 from secagg.ckks import parameters as ckks
-from secagg.ckks.headroom import MAX_WEIGHT
 from secagg.encoding import ring_bits_for
 from secagg.errors import ConfigError
 from secagg.masking.parameters import MAX_DEGREE, choose
@@ -18,11 +17,15 @@ from secagg.schemes import scheme_named
 from secagg.types import MAX_COHORT
 from secagg.wire.messages import MAX_CHUNK
 
-__all__ = ["WEIGHT_MODES", "RunPlan"]
+__all__ = ["HEAVIEST", "WEIGHT_MODES", "RunPlan"]
 
 WEIGHT_MODES: Final = ("private", "coordinator")
 """Who applies the consistency weight: the node, before it encrypts or masks, or the coordinator,
 which is told the distance instead and multiplies ciphertexts."""
+
+
+HEAVIEST: Final = 3
+"""Greatest weight that a coordinator gives; more would need wider secrets, which cost time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class RunPlan:
     @property
     def max_weight(self) -> int:
         """Greatest weight of a node in the sum."""
-        return MAX_WEIGHT if self.weights == "coordinator" else 1
+        return HEAVIEST if self.weights == "coordinator" else 1
 
     def _can_hold(self, n: int) -> bool:
         try:

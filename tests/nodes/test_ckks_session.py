@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from fl_core.training import LocalUpdate
 from nodes.session.events import NodeRefused, RoundDone, TrainRequested
 from nodes.session.offer import NodePolicy, build_offer, check_offer
-from nodes.session.plan import RunPlan
+from nodes.session.plan import HEAVIEST, RunPlan
 from secagg.errors import ConfigError, OfferRefused
 from secagg.types import NodeId, RefusalReason, RoundSetup
 from secagg.wire.messages import CkksTerms, RoundOffer
@@ -48,7 +49,7 @@ def test_the_coordinator_weighs_by_the_distances_it_is_told() -> None:
     distances = run.coordinator.run.distances
     assert distances == {f"node-{index}": float(index) for index in range(5)}
     by_node = dict(zip(done.contributors, done.weights, strict=True))
-    assert by_node["node-0"] == 4
+    assert by_node["node-0"] == HEAVIEST
     assert sorted(by_node.values(), reverse=True) == [by_node[node] for node in sorted(by_node)]
     weights = np.array([by_node[node] for node in sorted(by_node)])
     moved = np.array([0.01 * (int(node[-1]) + 1) for node in sorted(by_node)])
@@ -60,20 +61,20 @@ def test_the_coordinator_weighs_by_the_distances_it_is_told() -> None:
 def test_an_outlier_is_left_out_and_distances_are_smoothed() -> None:
     plan = make_plan(scheme="ckks", weights="coordinator", rounds=2, collusion=0.1, dropout=0.3)
 
-    def trainer(node: NodeId, request: TrainRequested) -> object:
+    def trainer(node: NodeId, request: TrainRequested) -> LocalUpdate:
         update = constant_update(node, request)
         far = 50.0 if node == "node-3" else 1.0 + request.offer.round_id
         return replace(update, distance=far)
 
     lenient = replace(COORDINATOR_WEIGHS, collusion=0.1)
     policies = {f"node-{index}": lenient for index in range(8)}
-    run = Run(8, plan=plan, policies=policies, trainer=trainer)  # type: ignore[arg-type]
+    run = Run(8, plan=plan, policies=policies, trainer=trainer)
     run.boot()
     run.play(60.0)
     assert len(run.of(RoundDone)) == 2
     for event in run.of(RoundDone):
         assert "node-3" not in event.contributors
-        assert event.weights == (4,) * 7
+        assert event.weights == (HEAVIEST,) * 7
     assert run.coordinator.run.distances["node-0"] == 0.5 * 2.0 + 0.5 * 3.0
 
 
@@ -175,3 +176,24 @@ def test_a_plan_knows_its_largest_cohort() -> None:
     heavy = make_plan(scheme="ckks", value_bits=24)
     assert heavy.max_cohort == 256
     heavy.check_cohort(heavy.max_cohort)
+
+
+@pytest.mark.req("H-16")
+@pytest.mark.parametrize(
+    ("distance", "told"), [(1e300, 1e9), (-1.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0)]
+)
+def test_whatever_training_finds_a_distance_is_one_that_a_node_might_have(
+    distance: float, told: float
+) -> None:
+    plan = make_plan(scheme="ckks", weights="coordinator", rounds=1)
+
+    def trainer(node: NodeId, request: TrainRequested) -> LocalUpdate:
+        update = constant_update(node, request)
+        return replace(update, distance=distance) if node == "node-2" else update
+
+    policies = {f"node-{index}": COORDINATOR_WEIGHS for index in range(5)}
+    run = Run(5, plan=plan, policies=policies, trainer=trainer)
+    run.boot()
+    run.play(60.0)
+    assert len(run.of(RoundDone)) == 1
+    assert run.coordinator.run.distances["node-2"] == told
