@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from nodes.attacks.knowledge import VALUE_BITS
+from nodes.attacks.report import Played
 from nodes.ephemeral import EphemeralIdentity
 from secagg.errors import RemoteProtocolError
 from secagg.roles import ClientRole
@@ -41,7 +43,7 @@ def inputs_for(setup: RoundSetup, seed: int) -> dict[NodeId, RingVector]:
     return {node: (vector - half) & mask for node, vector in drawn.items()}
 
 
-class BasePuppet:
+class BasePuppet(ABC):
     """Holds the real state machines of all nodes.
 
     Args:
@@ -98,3 +100,15 @@ class BasePuppet:
             first = self.faults[min(self.faults)]
             return f"{len(self.faults)} nodes leave: {type(first).__name__}: {first.fault}"
         return f"one sum over {released} inputs" if released else "nothing opens"
+
+    @abstractmethod
+    def until_upload(self) -> None:
+        """Do as an honest coordinator would until all inputs are in."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Go on as an honest coordinator would, to the end."""
+
+    @abstractmethod
+    def judge(self, elsewhere: str) -> Played:
+        """Return how the play went, from what the attacker really can compute."""

@@ -23,7 +23,6 @@ __all__ = [
     "new_puppet",
     "new_target",
     "two_views",
-    "until_upload",
     "without",
 ]
 
@@ -36,14 +35,6 @@ def new_target(n: int, dim: int, seed: int, **options: int) -> TargetPuppet:
 def new_puppet(n: int, dim: int, seed: int, **options: object) -> Puppet:
     """Return a round of real nodes."""
     return Puppet(n, dim, seed, rng=os.urandom, **options)  # type: ignore[arg-type]
-
-
-def until_upload(puppet: Puppet) -> None:
-    """Do as an honest coordinator would until all inputs are in."""
-    puppet.adverts()
-    puppet.keys()
-    puppet.agreement()
-    puppet.sharing()
 
 
 def halves(nodes: Collection[NodeId]) -> tuple[tuple[NodeId, ...], tuple[NodeId, ...]]:
@@ -67,7 +58,7 @@ def _both_shares(n: int, dim: int, seed: int) -> Played:
     victim = stage.names[0]
     stage.ask(stage.names, active=stage.names, dead=[victim])
     puppet = _low(n, dim, seed)
-    until_upload(puppet)
+    puppet.until_upload()
     two_views(puppet, [puppet.victim])
     return puppet.judge(stage.gained())
 
@@ -117,7 +108,7 @@ def _split_views(n: int, dim: int, seed: int) -> Played:
     stage.ask(stage.names, active=stage.names, dead=[])
     stage.ask(stage.names, active=without(stage.names, [gone]), dead=[gone])
     puppet = _low(n, dim, seed)
-    until_upload(puppet)
+    puppet.until_upload()
     two_views(puppet, [puppet.victim], padding={node: os.urandom(64) for node in puppet.nodes})
     return puppet.judge(stage.gained())
 
@@ -130,7 +121,7 @@ def _too_many(n: int, dim: int, seed: int) -> Played:
     stage.run()
     stage.ask(stage.names, active=stage.names, dead=[stage.names[0]])
     puppet = new_puppet(n, dim, seed, accomplices=enough)
-    until_upload(puppet)
+    puppet.until_upload()
     two_views(puppet, [puppet.victim])
     return puppet.judge(stage.gained())
 
@@ -141,7 +132,7 @@ def _second_request(n: int, dim: int, seed: int) -> Played:
     stage.ask(stage.names, active=stage.names, dead=[])
     stage.ask(stage.names, active=[], dead=[stage.names[0]])
     puppet = new_puppet(n, dim, seed)
-    until_upload(puppet)
+    puppet.until_upload()
     puppet.finish()
     fewer = without(puppet.nodes, [puppet.victim])
     puppet.survivors(dict.fromkeys(fewer, fewer))
@@ -156,7 +147,7 @@ def _late_upload(n: int, dim: int, seed: int) -> Played:
     victim = stage.names[0]
     stage.ask(stage.names, active=without(stage.names, [victim]), dead=[victim])
     puppet = new_puppet(n, dim, seed, accomplices=1)
-    until_upload(puppet)
+    puppet.until_upload()
     fewer = without(puppet.nodes, [puppet.victim])
     puppet.survivors(dict.fromkeys(fewer, fewer))
     puppet.unmask(dict.fromkeys(fewer, fewer))

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from nodes.attacks.base_puppet import COORDINATOR
-from nodes.attacks.coordinator_attacks import new_puppet, new_target, until_upload, without
+from nodes.attacks.coordinator_attacks import new_puppet, new_target, without
 from nodes.attacks.puppet import Puppet
 from nodes.attacks.report import NOTHING, Attack, Played
 from secagg.masking.adverts import Entry, advert_digest, graph_seed
@@ -48,7 +48,7 @@ def _cut_arc(n: int, dim: int, seed: int) -> Played:
     n = max(n, _SPARSE_NODES)
     changes = {"neighbours": _DEGREE, "threshold": 5, "quorum": n - 10, "colluders": 2}
     puppet = new_puppet(n, dim, seed, changes=changes)
-    until_upload(puppet)
+    puppet.until_upload()
     fewer = without(puppet.nodes, _around_an_arc(puppet.graph))
     puppet.survivors(dict.fromkeys(fewer, fewer))
     puppet.unmask(dict.fromkeys(fewer, fewer))

@@ -17,7 +17,6 @@ from nodes.attacks.coordinator_attacks import (
     new_puppet,
     new_target,
     two_views,
-    until_upload,
 )
 from nodes.attacks.impostor import Impostor, changed
 from nodes.attacks.knowledge import Upload, pair_id
@@ -127,7 +126,7 @@ def _replayed_keys(n: int, dim: int, seed: int) -> Played:
     _remask(stage, victim, shown)
     stage.ask(stage.names, active=[victim], dead=[])
     earlier = new_puppet(n, dim, seed + 1)
-    until_upload(earlier)
+    earlier.until_upload()
     earlier.finish()
     puppet = new_puppet(n, dim, seed, identities=earlier.identities, changes={"round_id": 2})
     puppet.adverts()
@@ -151,7 +150,7 @@ def _remask(stage: TargetPuppet, victim: NodeId, shown: dict[NodeId, PublicKeys]
 def _replayed_capsules(n: int, dim: int, seed: int) -> Played:
     """Give the victim the capsules of an earlier round, whose pair seeds were revealed."""
     earlier = new_puppet(n, dim, seed + 1)
-    until_upload(earlier)
+    earlier.until_upload()
     puppet = new_puppet(n, dim, seed, identities=earlier.identities, changes={"round_id": 2})
     puppet.adverts()
     puppet.keys()
@@ -198,7 +197,7 @@ def _old_boxes_elsewhere(n: int, dim: int, seed: int) -> str:
 def _replayed_shares(n: int, dim: int, seed: int) -> Played:
     """Give everybody the sealed shares of an earlier round."""
     earlier = new_puppet(n, dim, seed + 1)
-    until_upload(earlier)
+    earlier.until_upload()
     puppet = new_puppet(n, dim, seed, identities=earlier.identities, changes={"round_id": 2})
     puppet.adverts()
     puppet.keys()
@@ -221,7 +220,7 @@ def _replayed_signatures(n: int, dim: int, seed: int) -> Played:
     stage.run()
     stage.ask(stage.names, active=stage.names, dead=[stage.names[0]])
     earlier = new_puppet(n, dim, seed + 1)
-    until_upload(earlier)
+    earlier.until_upload()
     earlier.finish()
     puppet = new_puppet(
         n,
@@ -231,7 +230,7 @@ def _replayed_signatures(n: int, dim: int, seed: int) -> Played:
         changes={"round_id": 2, "threshold": n // 2 + 1},
         accomplices=choose(n).colluders,
     )
-    until_upload(puppet)
+    puppet.until_upload()
     two_views(puppet, [puppet.victim], padding=earlier.tape.cosigned)
     return puppet.judge(stage.gained())
 
@@ -252,7 +251,7 @@ def _inconsistent_models(n: int, dim: int, seed: int) -> Played:
     puppet.inputs |= known
     for name in others:
         vars(puppet.clients[name])["_vector"][:] = 0
-    until_upload(puppet)
+    puppet.until_upload()
     puppet.finish()
     return puppet.judge(stage.gained(known=silent), known=known)
 
@@ -264,7 +263,7 @@ def _stale_model(n: int, dim: int, seed: int) -> Played:
     stage.ask(stage.names, active=stage.names, dead=[])
     behind, _ = halves(stage.names)
     puppet = new_puppet(n, dim, seed, offers=dict.fromkeys(behind, b"\2" * 32))
-    until_upload(puppet)
+    puppet.until_upload()
     puppet.finish()
     mixed = stage.loot.released(stage.inputs, least=2) if stage.gained() else 0
     played = puppet.judge(_mixture(mixed, len(behind)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -9,7 +10,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from nodes.attacks.base_puppet import COORDINATOR
-from nodes.attacks.coordinator_attacks import new_puppet, two_views, until_upload
+from nodes.attacks.coordinator_attacks import new_puppet, two_views
 from nodes.attacks.puppet import Puppet
 from nodes.attacks.report import NOTHING, Attack, Played
 from nodes.attacks.target_puppet import TargetPuppet
@@ -22,15 +23,20 @@ from secagg.masking.parameters import choose
 from secagg.types import NodeId
 from secagg.wire.messages import RoundOffer
 
-__all__ = ["OFFER_ATTACKS"]
+__all__ = ["OFFER_ATTACKS", "make_offer", "names", "offered"]
+
+PLAN: Final = RunPlan(rounds=1, min_nodes=3, training=b"{}")
 
 
-def _names(n: int) -> tuple[NodeId, ...]:
+def names(n: int) -> tuple[NodeId, ...]:
+    """Return the nodes of a roster."""
     return tuple(f"node-{index:02d}" for index in range(n))
 
 
-def _offer(cohort: tuple[NodeId, ...], **changes: object) -> RoundOffer:
-    plan = RunPlan(rounds=1, min_nodes=3, training=b"{}")
+def make_offer(
+    cohort: tuple[NodeId, ...], *, plan: RunPlan = PLAN, **changes: object
+) -> RoundOffer:
+    """Return the offer that a plan makes to a cohort, with other fields than it would have."""
     state = RunState(
         run_id=bytes(16),
         next_round=1,
@@ -39,7 +45,7 @@ def _offer(cohort: tuple[NodeId, ...], **changes: object) -> RoundOffer:
         reference=np.zeros(2, dtype=np.float32),
         optimiser={},
     )
-    offer = build_offer(plan, state, cohort if len(cohort) > 2 else _names(3), 1)
+    offer = build_offer(plan, state, cohort if len(cohort) > 2 else names(3), 1)
     fields = {name: getattr(offer, name) for name in offer.__struct_fields__}
     return RoundOffer(**{**fields, "cohort": cohort, **changes})
 
@@ -47,21 +53,34 @@ def _offer(cohort: tuple[NodeId, ...], **changes: object) -> RoundOffer:
 Move: TypeAlias = Callable[[Puppet], None]
 
 
-def _offered(
-    offer: RoundOffer, members: tuple[NodeId, ...], elsewhere: str, *, play: Callable[[], Puppet]
+def offered(
+    offer: RoundOffer,
+    members: tuple[NodeId, ...],
+    elsewhere: str,
+    *,
+    play: Callable[[], Played],
+    policy: NodePolicy = NodePolicy(),  # noqa: B008 - frozen
 ) -> Played:
-    """Hold the offer against the default policy of an honest node; if it takes it, play on."""
+    """Hold an offer against the policy of an honest node; if it takes it, play on.
+
+    Args:
+        offer: What a coordinator offers.
+        members: Active nodes of the roster.
+        elsewhere: What the move gained against the target.
+        play: Plays a round by the numbers of the offer.
+        policy: Of the node.
+    """
     identities = {name: EphemeralIdentity(name).public for name in members}
     try:
         check_offer(
             offer,
             bytes(16),
             node_id=members[0],
-            policy=NodePolicy(),
+            policy=policy,
             signing_key=identities.get,
             members=len(members),
         )
-        return play().judge(elsewhere)
+        return dataclasses.replace(play(), elsewhere=elsewhere)
     except OfferRefused as refused:
         outcome = f"OfferRefused: {refused.reason}: {refused}"
     except ConfigError as error:
@@ -71,21 +90,21 @@ def _offered(
 
 def _round(
     offer: RoundOffer, dim: int, seed: int, *, accomplices: int, move: Move = Puppet.finish
-) -> Callable[[], Puppet]:
+) -> Callable[[], Played]:
     """Return what plays a round by the numbers of an offer that was taken."""
 
-    def play() -> Puppet:
-        names = ("threshold", "quorum", "neighbours", "colluders")
+    def play() -> Played:
+        fields = ("threshold", "quorum", "neighbours", "colluders")
         puppet = new_puppet(
             len(offer.cohort),
             dim,
             seed,
             accomplices=accomplices,
-            changes={name: getattr(offer, name) for name in names},
+            changes={name: getattr(offer, name) for name in fields},
         )
-        until_upload(puppet)
+        puppet.until_upload()
         move(puppet)
-        return puppet
+        return puppet.judge("")
 
     return play
 
@@ -102,32 +121,32 @@ def _target(n: int, dim: int, seed: int, *, accomplices: int, threshold: int = 0
 
 def _sybils(n: int, dim: int, seed: int) -> Played:
     """Fill the cohort with nodes that nobody certified."""
-    offer = _offer(tuple(sorted(["node-00", *(f"sybil-{index:02d}" for index in range(1, n))])))
+    offer = make_offer(tuple(sorted(["node-00", *(f"sybil-{index:02d}" for index in range(1, n))])))
     elsewhere = _target(n, dim, seed, accomplices=n - 1)
     play = _round(offer, dim, seed, accomplices=n - 1)
-    return _offered(offer, _names(n), elsewhere, play=play)
+    return offered(offer, names(n), elsewhere, play=play)
 
 
 def _small_cohort(n: int, dim: int, seed: int) -> Played:
     """Ask the victim and two accomplices only: two of three are more than a third of n."""
-    offer = _offer(_names(3))
+    offer = make_offer(names(3))
     elsewhere = _target(3, dim, seed, accomplices=2)
     play = _round(offer, dim, seed, accomplices=2)
-    return _offered(offer, _names(n), elsewhere, play=play)
+    return offered(offer, names(n), elsewhere, play=play)
 
 
 def _cohort_of_two(n: int, dim: int, seed: int) -> Played:
-    offer = _offer(_names(2))
+    offer = make_offer(names(2))
     elsewhere = _target(2, dim, seed, accomplices=1)
     play = _round(offer, dim, seed, accomplices=1)
-    return _offered(offer, _names(n), elsewhere, play=play)
+    return offered(offer, names(n), elsewhere, play=play)
 
 
 def _lowered_threshold(n: int, dim: int, seed: int) -> Played:
-    offer = _offer(_names(n), threshold=1)
+    offer = make_offer(names(n), threshold=1)
     elsewhere = _target(n, dim, seed, accomplices=1, threshold=1)
     play = _round(offer, dim, seed, accomplices=1)
-    return _offered(offer, _names(n), elsewhere, play=play)
+    return offered(offer, names(n), elsewhere, play=play)
 
 
 def _lowered_quorum(n: int, dim: int, seed: int) -> Played:
@@ -136,7 +155,7 @@ def _lowered_quorum(n: int, dim: int, seed: int) -> Played:
     stage.run()
     pair = [stage.names[0], *stage.accomplices]
     stage.ask(stage.names, active=pair, dead=[m for m in stage.names if m not in pair])
-    offer = _offer(_names(n), quorum=2)
+    offer = make_offer(names(n), quorum=2)
 
     def move(puppet: Puppet) -> None:
         alive = tuple(sorted({puppet.victim, *puppet.accomplices}))
@@ -144,15 +163,15 @@ def _lowered_quorum(n: int, dim: int, seed: int) -> Played:
         puppet.unmask(dict.fromkeys(alive, alive))
 
     play = _round(offer, dim, seed, accomplices=1, move=move)
-    return _offered(offer, _names(n), stage.gained(least=2), play=play)
+    return offered(offer, names(n), stage.gained(least=2), play=play)
 
 
 def _understated(n: int, dim: int, seed: int) -> Played:
     """Offer what withstands nobody, and show two views that as few have to sign."""
     bare = choose(n, collusion=0.0)
     bad = max(2, 2 * bare.cosigners - n)
-    offer = _offer(
-        _names(n), colluders=0, threshold=n // 2 + 1, quorum=bare.quorum, neighbours=n - 1
+    offer = make_offer(
+        names(n), colluders=0, threshold=n // 2 + 1, quorum=bare.quorum, neighbours=n - 1
     )
 
     def move(puppet: Puppet) -> None:
@@ -160,7 +179,7 @@ def _understated(n: int, dim: int, seed: int) -> Played:
 
     play = _round(offer, dim, seed, accomplices=bad, move=move)
     elsewhere = _target(n, dim, seed, accomplices=bad, threshold=bad)
-    return _offered(offer, _names(n), elsewhere, play=play)
+    return offered(offer, names(n), elsewhere, play=play)
 
 
 def _sparse_offer(n: int, dim: int, seed: int) -> Played:
@@ -173,9 +192,9 @@ def _sparse_offer(n: int, dim: int, seed: int) -> Played:
         around[name].add(victim)
     around[victim] = set(bad)
     stage.run(neighbours=around)
-    offer = _offer(_names(7), neighbours=4, threshold=2)
+    offer = make_offer(names(7), neighbours=4, threshold=2)
     play = _round(offer, dim, seed, accomplices=2)
-    return _offered(offer, _names(7), stage.gained(), play=play)
+    return offered(offer, names(7), stage.gained(), play=play)
 
 
 OFFER_ATTACKS: Final[tuple[Attack, ...]] = (

@@ -223,6 +223,13 @@ class Puppet(BasePuppet):
                 if isinstance(out, UnmaskAnswer):
                     self.tape.answers.append((node, out))
 
+    def until_upload(self) -> None:
+        """Do as an honest coordinator would until all inputs are in."""
+        self.adverts()
+        self.keys()
+        self.agreement()
+        self.sharing()
+
     def finish(self) -> None:
         """Go on as an honest coordinator would, from the survivors to the end."""
         alive = tuple(sorted(set(self.tape.chunks) & set(self.alive)))
