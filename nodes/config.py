@@ -81,7 +81,7 @@ class RunSection(Settings, frozen=True):
     weights: str = "private"
     """Who applies a node's consistency weight: `private` is the node itself, which discloses
     nothing; `coordinator` (under `ckks` only) is told each node's distance from the others, smooths
-    it over rounds, leaves outliers out, and weighs encrypted updates by 1 to 4."""
+    it over rounds, leaves outliers out, and weighs encrypted updates by 1 to 3."""
     allow_insecure: bool = False
     """Allow `insecure-plain`, under which the coordinator reads every update."""
     seed: int = 0

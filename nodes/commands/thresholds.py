@@ -16,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nodes.session.plan import HEAVIEST
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, FAILURE_BITS, SECURITY_BITS
 from secagg.ckks import parameters as ckks
 from secagg.ckks.headroom import MAX_WEIGHT, VALUE_BITS
@@ -136,7 +137,7 @@ class _Kind:
     default=1,
     show_default=True,
     type=click.IntRange(1, MAX_WEIGHT),
-    help="ckks: greatest weight that the coordinator gives; 1 where nodes weigh for themselves.",
+    help=f"ckks: greatest weight in the sum; {HEAVIEST} where the coordinator weighs.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON on stdout.")
 @click.pass_context

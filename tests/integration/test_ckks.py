@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nodes.session.plan import HEAVIEST
 from tests.support.federation import Federation, Record
 
 pytestmark = pytest.mark.timeout(240)
@@ -72,5 +73,5 @@ def test_the_coordinator_weighs_those_who_agreed_to_it(tmp_path: Path) -> None:
         assert "policy.weights" in refused["explanation"]
         done = federation.coordinator.wait_for("round.done")
         assert done["contributors"] == others
-        assert all(1 <= weight <= 4 for weight in done["weights"])
-        assert max(done["weights"]) == 4
+        assert all(1 <= weight <= HEAVIEST for weight in done["weights"])
+        assert max(done["weights"]) == HEAVIEST

@@ -48,6 +48,8 @@ def test_one_command_trains_a_detector_that_then_raises_alerts(tmp_path: Path) -
     report = json.loads(out)
     assert report == json.loads((folder / "report.json").read_text())
     assert report["rounds"] == 2
+    assert (report["scheme"], report["weights"]) == ("masking", "private")
+    assert "weights_of_last_round" not in report
     assert len(report["devices"]) == 3
     for methods in (*report["devices"].values(), report["mean"]):
         assert list(methods) == ["federated", "local", "random"]
@@ -110,6 +112,7 @@ def test_a_demo_that_cannot_run_says_why_in_one_line(tmp_path: Path) -> None:
     for arguments, code, says in (
         (["--out", str(taken)], 5, "exists and is not an empty folder"),
         (["--nodes", "2"], 5, "error: --nodes is 2"),
+        (["--weights", "coordinator"], 5, "use --scheme ckks, or --weights private"),
         (["--data", str(tmp_path / "absent")], 3, "error: "),
         (["--drop", "no_such_*"], 3, "no_such_*"),
     ):
@@ -124,11 +127,17 @@ def test_a_demo_that_cannot_run_says_why_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real N-BaIoT sample is not beside the project")
-def test_the_same_command_runs_on_real_rows(tmp_path: Path) -> None:
+def test_the_same_command_runs_on_real_rows_and_under_ckks(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = ["--nodes", "3", "--rounds", "2", "--drop", "HH_jit_*", "--json"]
-    out, _ = run("demo", "--data", str(REAL), "--out", str(folder), *arguments)
+    arguments += ["--scheme", "ckks", "--weights", "coordinator"]
+    out, err = run("demo", "--data", str(REAL), "--out", str(folder), *arguments)
     report = json.loads(out)
     assert set(report["devices"]) == {"Danmini_Doorbell", "Ecobee_Thermostat", "Ennio_Doorbell"}
     assert report["mean"]["federated"]["auc"] > 0.99
     assert report["dropped_columns"] == ["HH_jit_*"]
+    assert (report["scheme"], report["weights"]) == ("ckks", "coordinator")
+    assert set(report["weights_of_last_round"]) == set(report["nodes"])
+    assert set(report["weights_of_last_round"].values()) <= {1, 2, 3}
+    assert "scheme ckks; nodes disclose their distance, and it weighs them" in err
+    assert "weights of the last round: 3 for " in err

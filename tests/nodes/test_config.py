@@ -12,6 +12,7 @@ from fl_core.errors import DataError
 from nodes.cli import secagg
 from nodes.config import DataSection, load_coordinator_config, load_node_config
 from nodes.learner import load_data
+from nodes.session.plan import HEAVIEST
 from nodes.templates import coordinator_toml, field_notes, node_toml
 from secagg.errors import ConfigError
 from tests.support.federation import write_site
@@ -58,6 +59,7 @@ def test_notes_are_the_literals_behind_the_fields() -> None:
     from nodes.config import RunSection
 
     assert field_notes(RunSection)["rounds"] == "Rounds with a result."
+    assert f"by 1 to {HEAVIEST}." in field_notes(RunSection)["weights"]
 
 
 @pytest.mark.parametrize(
