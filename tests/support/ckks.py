@@ -117,8 +117,21 @@ class ByHand:
         return client
 
     def tell(self, node: NodeId, message: Message) -> Step:
-        """Bring a message to a client as the wire does."""
-        return self.client(node).receive(decode(encode(message), sender=COORDINATOR), 0.0)
+        """Bring a message to a client as the wire does; keep what it sends."""
+        step = self.client(node).receive(decode(encode(message), sender=COORDINATOR), 0.0)
+        for out in step.send:
+            self._keep(node, out.message)
+        return step
+
+    def _keep(self, node: NodeId, sent: Message) -> None:
+        if isinstance(sent, SealedSecret):
+            others = [key.node_id for key in self.shown if key.node_id != node]
+            members = others[sent.start : sent.start + len(sent.boxes)]
+            self.boxes.setdefault(node, {}).update(zip(members, sent.boxes, strict=True))
+        elif isinstance(sent, CipherChunk):
+            self.chunks.setdefault(node, []).append(sent)
+        elif isinstance(sent, SurvivorSignature):
+            self.signatures[node] = sent.signature
 
     def show(self, nodes: Nodes | None = None, members: Nodes | None = None) -> None:
         """Show `nodes` the keys of `members`; by default everybody those of the committee."""
@@ -129,13 +142,8 @@ class ByHand:
 
     def collect(self, nodes: Nodes | None = None) -> None:
         """Let `nodes` upload."""
-        members = [key.node_id for key in self.shown]
         for node in self.setup.cohort if nodes is None else nodes:
-            sent = [out.message for out in self.tell(node, self.turn).send]
-            boxes = [box for m in sent if isinstance(m, SealedSecret) for box in m.boxes]
-            others = [member for member in members if member != node]
-            self.boxes[node] = dict(zip(others, boxes, strict=True))
-            self.chunks[node] = [m for m in sent if isinstance(m, CipherChunk)]
+            self.tell(node, self.turn)
 
     def deal(self) -> ByHand:
         """Let everybody see the committee and upload."""
@@ -158,9 +166,7 @@ class ByHand:
         """Show `nodes` a view; keep their co-signatures."""
         shown = self.weighted() if view is None else view
         for node in self.setup.cohort if nodes is None else nodes:
-            (out,) = self.tell(node, shown).send
-            assert isinstance(out.message, SurvivorSignature)
-            self.signatures[node] = out.message.signature
+            self.tell(node, shown)
         return self
 
     def dealt(
