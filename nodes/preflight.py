@@ -177,7 +177,8 @@ def _cohort(config: CoordinatorConfig, members: Membership) -> str:
             hint="install the root's newest roster.json here; if that is the newest, approve more "
             "nodes at the root",
         )
-    return f"{active} active nodes, {needed} needed"
+    least = config.plan().least_cohort(active)
+    return f"{active} active nodes, a round starts with {least} or more"
 
 
 def _checkpoint(config: CoordinatorConfig) -> str:

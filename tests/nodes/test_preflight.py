@@ -53,6 +53,7 @@ def test_a_node_and_a_running_coordinator_agree(federation: Federation) -> None:
     assert "clock" in found
     hub = findings(federation.folder / "coordinator.toml")
     assert hub["port"].detail == "the coordinator is running"
+    assert hub["cohort"].detail == "3 active nodes, a round starts with 3 or more"
     assert not any(record["event"] == "joined" for record in coordinator.seen)
 
 
