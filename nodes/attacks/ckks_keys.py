@@ -98,23 +98,23 @@ def _second_round(n: int) -> Mapping[str, Any]:
 # --- boxes ---------------------------------------------------------------------------------------
 
 
-def _bystander(puppet: CkksPuppet) -> NodeId:
-    """Return an honest member whose input is left out: its answer holds no secret of its own.
+def _bystanders(puppet: CkksPuppet) -> tuple[NodeId, ...]:
+    """Return honest members whose inputs are left out: their answers hold no secrets of their own.
 
-    The accomplices' shares of the victim's secret and one such answer are enough to open it.
+    The accomplices' shares of the victim's secret and these answers are enough to open it.
     """
-    return puppet.nodes[1]
+    return puppet.nodes[1 : 1 + terms_of(puppet.setup).committee.pack]
 
 
 def _with_boxes(puppet: CkksPuppet, deal: Callable[[NodeId, NodeId], Dealt]) -> None:
-    """Deal the bystander `deal` for all but the victim."""
+    """Deal the bystanders `deal` for all but the victim."""
+    apart = _bystanders(puppet)
 
     def given(member: NodeId, dealer: NodeId) -> Dealt:
-        real = dealer == puppet.victim or member != _bystander(puppet)
+        real = dealer == puppet.victim or member not in apart
         return puppet.box(member, dealer) if real else deal(member, dealer)
 
-    survivors = without(puppet.nodes, [_bystander(puppet)])
-    puppet.ask(puppet.view(survivors), deal=given)
+    puppet.ask(puppet.view(without(puppet.nodes, apart)), deal=given)
 
 
 def _replaced_shares(puppet: CkksPuppet) -> None:
@@ -143,7 +143,7 @@ def _replayed_boxes(puppet: CkksPuppet) -> None:
     """Deal what others sealed in a round before, in which the sum of just these was opened."""
     earlier = puppet.earlier = _earlier(puppet)
     earlier.until_upload()
-    gone = [earlier.victim, _bystander(earlier)]
+    gone = [earlier.victim, *_bystanders(earlier)]
     earlier.ask(earlier.view(without(earlier.nodes, gone)))
     puppet.until_upload()
     _with_boxes(puppet, earlier.box)

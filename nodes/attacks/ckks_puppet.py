@@ -127,10 +127,12 @@ class CkksPuppet(BasePuppet):
 
     def announce(self) -> None:
         """Let all nodes announce their keys."""
-        for node, client in self.roles.items():
+        for node, client in self.clients.items():
             for out in client.start(0.0).send:
                 if isinstance(out.message, Announcement):
                     self.tape.keys[node] = out.message.key
+                    if out.message.distance is not None:
+                        self.tape.distances[node] = out.message.distance
         for node in self.accomplices:
             self.keys_held[node] = [vars(self.roles[node])["_keys"]]
 

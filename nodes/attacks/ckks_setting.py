@@ -22,6 +22,7 @@ from secagg.wire.messages import CipherChunk, MaskedChunk, Message, SealedSecret
 
 __all__ = ["MAX_WEIGHT", "ckks_setup", "completes", "small_committee", "weigher"]
 
+_CHUNKS: Final = 4  # as many as blocks allow
 MAX_WEIGHT: Final = 4
 """Greatest weight where the coordinator weighs."""
 
@@ -63,7 +64,7 @@ def ckks_setup(
         quorum=made.quorum,
         neighbours=n - 1,
         colluders=made.colluders,
-        chunk_values=8 * -(-dim // 8),
+        chunk_values=8 * -(-dim // (8 * _CHUNKS)),
         ckks=made,
         coordinator_weighs=weighs,
     )

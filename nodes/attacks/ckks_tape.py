@@ -38,6 +38,7 @@ class Tape:
     """Everything that reached the coordinator, by node, and what it showed."""
 
     keys: dict[NodeId, SealingKey] = field(default_factory=dict)
+    distances: dict[NodeId, float] = field(default_factory=dict)
     shown: dict[NodeId, tuple[SealingKey, ...]] = field(default_factory=dict)
     boxes: dict[NodeId, tuple[bytes, ...]] = field(default_factory=dict)
     ciphers: dict[NodeId, rlwe.Residues] = field(default_factory=dict)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 
 from nodes.attacks.ckks_knowledge import read_any
@@ -31,6 +30,7 @@ from secagg.relay import MemorySpool
 from secagg.schemes import CkksScheme
 from secagg.steps import Step
 from secagg.types import AbortReason, NodeId, RingVector, Rng, RoundSetup, Signer, Weigh
+from secagg.uploads import BadUpload
 from secagg.wire.messages import (
     Announcement,
     CipherChunk,
@@ -129,7 +129,10 @@ class _TrustingUploads(Uploads):
         upload.chunks.append(message.data)
         if len(upload.chunks) < self._layout.chunks:
             return False
-        self._fold(sender, upload)
+        try:
+            self._fold(sender, upload)
+        except BadUpload as error:
+            raise ValueError(str(error)) from error  # it does not expect any such thing
         return True
 
 
@@ -185,7 +188,7 @@ class TrustingCoordinator(CkksCoordinator):
         """Store a message; tell whether the node has given all it owes in this phase."""
         match message:
             case Announcement():
-                self._keys[sender] = msgspec.structs.replace(message.key, node_id=sender)
+                self._keys[message.key.node_id] = message.key
                 self._distances[sender] = message.distance or 0.0
             case SealedSecret() | CipherChunk():
                 return self._uploads.take(sender, message)

@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
+from nodes.attacks.base_puppet import new_identities
 from nodes.attacks.ckks_moves import coordinator_attack, helpers, two_views
 from nodes.attacks.ckks_puppet import CkksPuppet
-from nodes.attacks.ckks_setting import MAX_WEIGHT, small_committee
+from nodes.attacks.ckks_setting import MAX_WEIGHT, ckks_setup, small_committee
 from nodes.attacks.coordinator_attacks import halves, without
 from nodes.attacks.report import Attack
 from secagg.ckks.parameters import choose
@@ -125,8 +126,15 @@ def _two_committees(puppet: CkksPuppet) -> None:
 
 
 def _outside_helpers(n: int) -> Mapping[str, Any]:
-    """Return the options of a small committee, and of accomplices that need not be in it."""
-    return {"terms": small_committee(n, 3, 1), "accomplices": max(2, choose(n).colluders)}
+    """Return the options of a small committee with none of the accomplices in it."""
+    terms, bad = small_committee(n, 3, 1), max(2, choose(n).colluders)
+    identities = new_identities(n)
+    run: dict[str, object] = {"run_id": os.urandom(16)}
+    while True:
+        changes = run | {"offer_hash": os.urandom(32)}
+        setup = ckks_setup(n, 8, identities, terms=terms, changes=changes)
+        if not set(setup.cohort[-bad:]) & set(committee_of(setup)):
+            return {"terms": terms, "accomplices": bad, "changes": changes}
 
 
 def _other_committee(puppet: CkksPuppet) -> None:
