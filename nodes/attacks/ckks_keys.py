@@ -77,13 +77,13 @@ def _replayed_keys(puppet: CkksPuppet) -> None:
     puppet.finish()
 
 
-def _earlier(puppet: CkksPuppet) -> CkksPuppet:
-    """Return a round before, of the same nodes with other inputs."""
+def _earlier(puppet: CkksPuppet, *, same_inputs: bool = False) -> CkksPuppet:
+    """Return a round before, of the same nodes with other inputs or the same ones."""
     before = puppet.setup.round_id - 1
     return CkksPuppet(
         len(puppet.nodes),
         puppet.setup.dim,
-        before,
+        puppet.seed if same_inputs else before,
         trusting=puppet.trusting,
         accomplices=len(puppet.accomplices),
         identities=dict(puppet.identities),
@@ -91,8 +91,12 @@ def _earlier(puppet: CkksPuppet) -> CkksPuppet:
     )
 
 
-def _second_round(n: int) -> Mapping[str, Any]:
-    return {"changes": {"round_id": 2}, **helpers(n)}
+def _next_round(_: int) -> Mapping[str, Any]:
+    return {"changes": {"round_id": 2}}
+
+
+def _next_with_helpers(n: int) -> Mapping[str, Any]:
+    return {**_next_round(n), **helpers(n)}
 
 
 # --- boxes ---------------------------------------------------------------------------------------
@@ -149,6 +153,20 @@ def _replayed_boxes(puppet: CkksPuppet) -> None:
     _with_boxes(puppet, earlier.box)
 
 
+def _replayed_ciphertext(puppet: CkksPuppet) -> None:
+    """Put the victim's upload of a round before, in which it was left out, into the sum."""
+    earlier = puppet.earlier = _earlier(puppet, same_inputs=True)
+    earlier.until_upload()
+    puppet.until_upload()
+    view = puppet.view(puppet.nodes)
+    others = without(puppet.nodes, [puppet.victim])
+
+    def deal(member: NodeId, dealer: NodeId) -> Dealt:
+        return (earlier if dealer == puppet.victim else puppet).box(member, dealer)
+
+    puppet.ask(view, others, deal=deal)
+
+
 # --- offers --------------------------------------------------------------------------------------
 
 
@@ -195,7 +213,7 @@ KEY_ATTACKS: Final[tuple[Attack, ...]] = (
         "show the victim keys of an earlier round, read from the members' memory since",
         ("H-04", "H-06"),
         _replayed_keys,
-        options=lambda _: {"changes": {"round_id": 2}},
+        options=_next_round,
     ),
     coordinator_attack(
         "replaced-shares",
@@ -219,8 +237,15 @@ KEY_ATTACKS: Final[tuple[Attack, ...]] = (
         ("H-05", "H-06"),
         _replayed_boxes,
         attacker="coordinator and nodes",
-        options=_second_round,
+        options=_next_with_helpers,
         least=_TWO_DROPOUTS,
+    ),
+    coordinator_attack(
+        "replayed-ciphertext",
+        "put the victim's upload of an earlier round into the sum of this one",
+        ("H-05", "H-06"),
+        _replayed_ciphertext,
+        options=_next_round,
     ),
     Attack(
         "different-offers",

@@ -106,6 +106,13 @@ class Holdings:
                 return len(allowed or ())
         return 0
 
+    def mixes_rounds(self, truth: Mapping[NodeId, RingVector]) -> bool:
+        """Tell whether a sum was opened that holds inputs of several rounds."""
+        return any(
+            len({round_id for round_id, _ in weights}) > 1 and self._compare(weights, guess, truth)
+            for weights, guess in self._opened()
+        )
+
     # --- what opens ----------------------------------------------------------------------------
 
     def _opened(self) -> Iterator[tuple[Weights, RingVector]]:

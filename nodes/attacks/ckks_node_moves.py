@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from nodes.attacks.base_puppet import COORDINATOR
 from nodes.attacks.ckks_setting import ckks_setup
 from nodes.attacks.ckks_trusting import TRUSTING
-from nodes.attacks.node_moves import AMONG
 from nodes.attacks.node_stage import Federation, Judge, Move
 from nodes.attacks.report import Attack, Played
 from nodes.ephemeral import EphemeralIdentity
@@ -32,6 +31,9 @@ __all__ = [
     "resealed",
     "uploaded",
 ]
+
+_AMONG: Final = 1
+"""Place in the cohort; its answer is among those that the target combines, however few."""
 
 
 def make_ckks_setup(
@@ -76,7 +78,7 @@ def ckks_node_attack(
         ends = ""
         for scheme in (TRUSTING, SCHEMES["ckks"]):
             setup, parties = make_ckks_setup(*size(n, dim), weighs=weighs)
-            evil = setup.cohort[-1 if last else AMONG]
+            evil = setup.cohort[-1 if last else _AMONG]
             stage = Federation(
                 setup, parties, seed=seed, evil=evil, move=move(), costs=costs, scheme=scheme
             )

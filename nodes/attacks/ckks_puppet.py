@@ -14,7 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from nodes.attacks.base_puppet import COORDINATOR, BasePuppet, new_identities
-from nodes.attacks.ckks_knowledge import Answer, Holdings, SecretId
+from nodes.attacks.ckks_knowledge import Holdings, SecretId
+from nodes.attacks.ckks_loot import holdings_of
 from nodes.attacks.ckks_setting import ckks_setup
 from nodes.attacks.ckks_tape import Accomplice, Dealt, Tape, TrustingAccomplice, View
 from nodes.attacks.ckks_trusting import TrustingClient
@@ -23,11 +24,9 @@ from nodes.attacks.report import NOTHING, Played
 from nodes.ephemeral import EphemeralIdentity
 from secagg.ckks import rlwe
 from secagg.ckks.client import CkksClient
-from secagg.ckks.ring import ring_of
-from secagg.ckks.sealing import dealer_of, open_box
+from secagg.ckks.sealing import dealer_of
 from secagg.ckks.uploads import Layout
-from secagg.ckks.views import elements_seed, terms_of
-from secagg.errors import AuthenticationError
+from secagg.ckks.views import terms_of
 from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
 from secagg.types import NodeId, RoundSetup
@@ -95,7 +94,7 @@ class CkksPuppet(BasePuppet):
             for node in self.nodes
         }
         self.clients = dict(self.roles)
-        self.trusting = trusting
+        self.trusting, self.seed = trusting, seed
         self.tape = Tape()
         self.earlier: CkksPuppet | None = None
         """A round before, whose answers and shares the attacker still has."""
@@ -259,68 +258,16 @@ class CkksPuppet(BasePuppet):
 
     def holdings(self) -> Holdings:
         """Return everything the attacker can compute with by now."""
-        terms = terms_of(self.setup)
-        seen = self.setup_at(self.victim)
-        found = Holdings(
-            terms,
-            ring_of(terms.ring.degree, terms.ring.modulus_bits),
-            self.setup.dim,
-            self.setup.ring_bits,
-            elements_seed(seen),
-        )
-        for round_ in [self] + ([self.earlier] if self.earlier else []):
-            round_._add_to(found)
-        found.ciphers = {self.secret_of(node): c for node, c in self.tape.ciphers.items()}
-        found.known = {node: self.inputs[node] for node in self.accomplices}
-        found.allowed = [
-            {self.secret_of(node): weight for node, weight in view.items()}
-            for view in self.tape.asked
-            if self._may_be_opened(view)
-        ]
-        return found
-
-    def _may_be_opened(self, view: View) -> bool:
-        """Tell whether the rules allow one sum over these nodes with these weights."""
-        squares = sum(weight**2 for weight in view.values())
-        promised = max(3, self.setup.colluders + 2)
-        honest = sum(1 for node, weight in view.items() if weight and node not in self.accomplices)
-        even = sum(view.values()) ** 2 >= promised * squares
-        return len(view) >= self.setup.quorum and honest >= 2 and even
-
-    def _add_to(self, found: Holdings) -> None:
-        for member, weights, share in self.tape.answers:
-            at = self.members(member).index(member)
-            found.answers.append(Answer(at, weights, share))
-        for node in self.accomplices:
-            dealt = getattr(self.roles[node], "dealt", ())
-            for holder, share in enumerate(dealt):
-                found.shares[holder, self.secret_of(node)] = share
-        for owner, boxes in self.tape.boxes.items():
-            receivers = [key.node_id for key in self.tape.shown[owner] if key.node_id != owner]
-            for receiver, box in zip(receivers, boxes, strict=False):
-                opened = self._opened(owner, receiver, box)
-                if opened is not None:
-                    at = self.members(owner).index(receiver)
-                    found.shares[at, self.secret_of(owner)] = opened
-
-    def _opened(self, owner: NodeId, receiver: NodeId, box: bytes) -> packed.Share | None:
-        """Open a box that was sealed to keys which the attacker holds."""
-        terms, setup = terms_of(self.setup), self.setup_at(owner)
-        for keys in self.keys_held.get(receiver, ()):
-            try:
-                data = open_box(setup, keys, dealer_of(self.tape.keys[owner]), receiver, box)
-            except AuthenticationError:
-                continue
-            return packed.decode(data, terms.committee.modulus, terms.share_length)
-        return None
+        return holdings_of(self)
 
     def judge(self, elsewhere: str) -> Played:
         """Return how the play went, from what the attacker really can compute."""
         found = self.holdings()
         exposures = found.exposures(self.inputs)
+        stale = "a sum with an input of an earlier round in it" * found.mixes_rounds(self.inputs)
         return Played(
             elsewhere=elsewhere,
-            here=summary(exposures) or NOTHING,
+            here=summary(exposures) or stale or NOTHING,
             outcome=self.outcome(found.released(self.inputs)),
             blamed=tuple(sorted(self.blamed)),
             revealed=bool(exposures),

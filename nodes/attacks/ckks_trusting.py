@@ -45,7 +45,7 @@ from secagg.wire.messages import (
     WeightedSurvivors,
 )
 
-__all__ = ["TRUSTING", "TrustingClient"]
+__all__ = ["TRUSTING", "TrustingClient", "TrustingCoordinator"]
 
 
 def _unbound(setup: RoundSetup) -> RoundSetup:

@@ -1,8 +1,7 @@
-"""What an evil node can do to a round of `ckks` by its keys, its shares and its ciphertext."""
+"""What an evil node can do to a round of `ckks` by its shares and its ciphertext."""
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Collection
 from typing import Any, Final
@@ -24,12 +23,10 @@ from nodes.attacks.report import Attack
 from secagg.ckks import rlwe
 from secagg.ckks.coefficients import blocks_for
 from secagg.ckks.parameters import CkksParameters
-from secagg.ckks.sealing import make_key
 from secagg.primitives import packed
 from secagg.types import NodeId
 from secagg.wire.messages import (
     UPLOAD_SLOTS,
-    Announcement,
     CipherChunk,
     CommitteeKeys,
     Message,
@@ -40,38 +37,6 @@ __all__ = ["UPLOAD_ATTACKS"]
 
 _TWO_CHUNKS: Final = 10_000
 """Coordinates that take two chunks at least."""
-
-
-# --- keys and distances
-
-
-def _swapped_key(_: Federation, due: Announcement) -> list[Message]:
-    key = msgspec.structs.replace(due.key, agreement_key=secrets.token_bytes(32))
-    return [msgspec.structs.replace(due, key=key)]
-
-
-def _others_key(stage: Federation, due: Announcement) -> list[Message]:
-    key = msgspec.structs.replace(due.key, node_id=stage.setup.cohort[0])
-    return [msgspec.structs.replace(due, key=key)]
-
-
-class _NoKeys:
-    """Keys that nobody can agree on a secret with, signed as they should be."""
-
-    public = (bytes(32), bytes([255]) * 1184)
-
-
-def _unusable_key(stage: Federation, due: Announcement) -> list[Message]:
-    own: Any = stage.own
-    nothing: Any = _NoKeys()
-    return [msgspec.structs.replace(due, key=make_key(own._setup, own._signer, nothing))]
-
-
-def _distance(value: float | None) -> Move:
-    def change(_: Federation, due: Announcement) -> list[Message]:
-        return [msgspec.structs.replace(due, distance=value)]
-
-    return instead(Announcement, change)
 
 
 # --- shares
@@ -201,44 +166,6 @@ def _entered(stage: Federation, nodes: Collection[NodeId]) -> str:
 
 
 UPLOAD_ATTACKS: Final[tuple[Attack, ...]] = (
-    ckks_node_attack(
-        "unsigned-key",
-        "A node's key is swapped after it was signed.",
-        ("H-04",),
-        lambda: instead(Announcement, _swapped_key),
-    ),
-    ckks_node_attack(
-        "others-key",
-        "A node announces a key in another's name.",
-        ("H-04",),
-        lambda: instead(Announcement, _others_key),
-    ),
-    ckks_node_attack(
-        "unusable-key",
-        "A member announces a key that nobody can seal to.",
-        ("H-04",),
-        lambda: instead(Announcement, _unusable_key),
-    ),
-    ckks_node_attack(
-        "impossible-distance",
-        "A node discloses a distance that is no number.",
-        ("H-16",),
-        lambda: _distance(math.nan),
-        weighs=True,
-    ),
-    ckks_node_attack(
-        "huge-distance",
-        "A node discloses the greatest distance there is, to move the others' weights.",
-        ("H-11",),
-        lambda: _distance(1e9),
-        weighs=True,
-    ),
-    ckks_node_attack(
-        "unasked-distance",
-        "A node discloses a distance where none is asked for.",
-        ("H-16",),
-        lambda: _distance(0.0),
-    ),
     ckks_node_attack(
         "malformed-ciphertext",
         "A node's ciphertext has residues beyond the modulus.",

@@ -85,7 +85,7 @@ def _shared_key(n: int, dim: int, seed: int) -> Played:
     elsewhere = NOTHING
     if match is not None:
         first = ", ".join(str(x) for x in ring.to_signed(guess, bits)[:_SHOWN])
-        elsewhere = f"the usual way: {match}: {first}, …"
+        elsewhere = f"the usual way, for comparison: {match}: {first}, …"
     puppet.until_upload()
     puppet.finish()
     return puppet.judge(elsewhere)
