@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from nodes.config import load_coordinator_config
 from nodes.session.plan import HEAVIEST
+from nodes.store import load_run
 from tests.support.federation import Federation, Record
 
 pytestmark = pytest.mark.timeout(240)
@@ -75,3 +77,8 @@ def test_the_coordinator_weighs_those_who_agreed_to_it(tmp_path: Path) -> None:
         assert done["contributors"] == others
         assert all(1 <= weight <= HEAVIEST for weight in done["weights"])
         assert max(done["weights"]) == HEAVIEST
+        assert federation.coordinator.wait_for("run.over")["complete"]
+        config = load_coordinator_config(tmp_path / "coordinator.toml")
+        state = load_run(tmp_path / "hub-state/checkpoint.safetensors", config.plan().training)
+        assert state is not None
+        assert sorted(state.distances) == others, "what is smoothed outlives the coordinator"
