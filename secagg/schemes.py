@@ -6,7 +6,7 @@ from typing import Final
 
 from secagg.ckks.client import CkksClient
 from secagg.ckks.coordinator import CkksCoordinator
-from secagg.ckks.seal import load_libraries
+from secagg.ckks.ring import ring_of
 from secagg.errors import ConfigError
 from secagg.insecure_plain import InsecurePlainScheme
 from secagg.masking.client import MaskingClient
@@ -56,6 +56,10 @@ class MaskingScheme:
         return MaskingCoordinator(setup, apply=self._apply, spool=self._spool)
 
 
+_TRIED: Final = (2048, 49)
+"""Degree and modulus bits of the ring in which TenSEAL is tried out."""
+
+
 class CkksScheme:
     """Key-homomorphic CKKS opened by a committee; see `secagg.ckks` and specs/36-ckks.md.
 
@@ -70,8 +74,8 @@ class CkksScheme:
         self._spool = spool
 
     def check(self) -> None:
-        """Raise ConfigError if TenSEAL is missing or of a version that does not serve."""
-        load_libraries()
+        """Raise ConfigError if TenSEAL is missing, or SEAL is not laid out as is assumed here."""
+        ring_of(*_TRIED)
 
     def client(
         self,

@@ -1,4 +1,4 @@
-"""Who may upload when: a few nodes at a time, so that what is held does not grow with the cohort.
+"""Whose turn it is: a few nodes at a time, so that what is held does not grow with the cohort.
 
 Source: specs/30-masking.md section 4.4, which specs/36-ckks.md shares.
 """
@@ -19,14 +19,15 @@ class BadUpload(Exception):
 
 
 class Turns:
-    """The turns of one round's uploads.
+    """The turns of one phase.
 
     Args:
         seconds: How long a turn lasts.
+        slots: How many nodes have one at a time.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float, slots: int = UPLOAD_SLOTS) -> None:
+        self._seconds, self._slots = seconds, slots
         self._queue: deque[NodeId] = deque()
         self._until: dict[NodeId, float] = {}
 
@@ -36,13 +37,13 @@ class Turns:
         return min(self._until.values(), default=None)
 
     def expect(self, nodes: Iterable[NodeId]) -> None:
-        """Queue nodes that owe an upload."""
+        """Queue nodes that owe something."""
         self._queue.extend(nodes)
 
     def grant(self, now: float) -> list[NodeId]:
         """Give free slots to those next in line; return to whom."""
         granted: list[NodeId] = []
-        while self._queue and len(self._until) < UPLOAD_SLOTS:
+        while self._queue and len(self._until) < self._slots:
             node = self._queue.popleft()
             self._until[node] = now + self._seconds
             granted.append(node)

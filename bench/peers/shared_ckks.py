@@ -131,7 +131,7 @@ def _load_tenseal() -> Any:
         return importlib.import_module("tenseal")
     except ImportError as error:
         raise BenchError(
-            "TenSEAL is not installed", hint="install the extra: pip install 'secagg[ckks]'"
+            "TenSEAL is not installed", hint="install the extra: pip install 'secagg'"
         ) from error
 
 

@@ -310,10 +310,11 @@ class Coordinator:
         if self._state is not State.WAITING:
             return SessionStep()
         here = self._present.nodes
-        least = self._plan.least_cohort(len(self._roster.signing_keys))
+        members = len(self._roster.signing_keys)
+        least = self._plan.least_cohort(members)
         ready = self._present.cohort(self._run.next_round, least)
-        cohort = ready[: self._plan.max_cohort]
-        everybody = len(ready) == len(self._roster.signing_keys) and now >= self._since
+        cohort = ready[: self._plan.cohort_size(len(ready), members)]
+        everybody = len(ready) == members and now >= self._since
         if len(cohort) >= least and (everybody or now >= self._start_at):
             return self._open_round(tuple(cohort), now)
         if now - self._since > self._plan.give_up:

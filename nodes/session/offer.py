@@ -41,6 +41,11 @@ MAX_LOSS = 100.0
 """A node's reported loss is clipped to this; InfoNCE over a batch of m rows stays near log m."""
 
 
+_LONGEST_REFERENCE = 1.1
+"""Greatest mean square of a reference: 1 for a mean of standardised rows, and some rounding. Longer
+ones would magnify what a distance tells of the rows it is taken over."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodePolicy:
     """What a node agrees to; the coordinator cannot override it."""
@@ -196,6 +201,11 @@ def check_offer(
         reference = np.frombuffer(offer.reference[: len(offer.reference) // 4 * 4], dtype="<f4")
         if len(offer.reference) % 4 or not reference.size or not np.isfinite(reference).all():
             raise OfferRefused(RefusalReason.MODEL_UNSUITABLE, "the reference is not a vector")
+        if float(reference.astype(np.float64) @ reference) > _LONGEST_REFERENCE * reference.size:
+            raise OfferRefused(
+                RefusalReason.MODEL_UNSUITABLE,
+                "the reference is longer than a mean of standardised embeddings can be",
+            )
         return setup_of(offer, run_id, signing_key)
     except ConfigError as error:
         raise OfferRefused(RefusalReason.PARAMETERS_UNSAFE, str(error)) from error

@@ -28,6 +28,8 @@ class Outbox:
 
     def __init__(self, signer: Signer, run_id: bytes) -> None:
         self._signer, self._run_id = signer, run_id
+        # A role gives many nodes the same message, one after the other.
+        self._last: tuple[Message, Body] | None = None
 
     def to(self, node: NodeId, message: Message) -> SessionStep:
         """Send one message to one node."""
@@ -49,7 +51,9 @@ class Outbox:
 
     def _outgoing(self, send: Sequence[Outgoing], index: int) -> tuple[NodeId, Envelope]:
         out = send[index]
-        return self._seal(out.to, out.message)
+        if self._last is None or self._last[0] is not out.message:
+            self._last = out.message, Body(out.message)
+        return self._seal(out.to, self._last[1])
 
     def _seal(self, node: NodeId, message: Message | Body) -> tuple[NodeId, Envelope]:
         run_id = NO_RUN if isinstance(message, Welcome) else self._run_id

@@ -39,7 +39,6 @@ from nodes.session.events import (
 from nodes.session.journal import AnswerJournal
 from nodes.session.model_transfer import ModelReceiver, from_bytes
 from nodes.session.offer import NodePolicy, check_offer, encoding_of
-from secagg.ckks.weighting import MAX_DISTANCE
 from secagg.errors import (
     ConfigError,
     LocalProtocolError,
@@ -196,10 +195,9 @@ class Participant:
             )
         except LocalProtocolError as error:
             return self.abstain(round_id, str(error), now)
-        distance = min(max(update.distance, 0.0), MAX_DISTANCE)
         if not math.isfinite(update.distance):
             return self.abstain(round_id, "its distance from the others is not finite", now)
-        return self._contribute(offer, setup, vector, distance, now)
+        return self._contribute(offer, setup, vector, max(0.0, update.distance), now)
 
     def abstain(self, round_id: int, why: str, now: float) -> SessionStep:
         """Give a zero vector of zero weight: the node's data did not yield an update.

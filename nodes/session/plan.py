@@ -6,6 +6,7 @@ Source: specs/60-session.md section 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, colluders_among
@@ -22,8 +23,6 @@ __all__ = ["HEAVIEST", "WEIGHT_MODES", "RunPlan"]
 WEIGHT_MODES: Final = ("private", "coordinator")
 """Who applies the consistency weight: the node, before it encrypts or masks, or the coordinator,
 which is told the distance instead and multiplies ciphertexts."""
-
-
 HEAVIEST: Final = 3
 """Greatest weight that a coordinator gives; more would need wider secrets, which cost time."""
 
@@ -70,8 +69,23 @@ class RunPlan:
     def least_cohort(self, members: int) -> int:
         """Return the fewest nodes a round starts with, of `members` active ones.
 
-        Beside all that may collude there are two whose inputs hide behind one another (P-09).
+        Beside all that may collude there are two whose inputs hide behind one another (P-09), and
+        under ckks as many as it takes to open a sum, give or take an eighth of those.
         """
+        hiding = least = self._hiding(members)
+        while least < members and not _holds(self, least, members):
+            least += 1 + (least - hiding) // 8
+        return min(least, max(hiding, members))
+
+    def cohort_size(self, here: int, members: int) -> int:
+        """Return how many of the nodes that are here to ask, or 0: some numbers cannot be served.
+
+        With few beyond those that may collude, a committee of ckks may lack the answers it needs.
+        """
+        sizes = range(min(here, self.max_cohort), self._hiding(members) - 1, -1)
+        return next((n for n in sizes if _holds(self, n, members)), 0)
+
+    def _hiding(self, members: int) -> int:
         if not scheme_named(self.scheme).private:
             return self.min_nodes
         return max(self.min_nodes, colluders_among(members, self.collusion) + 2)
@@ -94,18 +108,14 @@ class RunPlan:
         return HEAVIEST if self.weights == "coordinator" else 1
 
     def _can_hold(self, n: int) -> bool:
-        try:
-            self.check_cohort(n)
-        except ConfigError:
-            return False
-        return True
+        return _holds(self, n, None)
 
-    def check_cohort(self, n: int) -> None:
+    def check_cohort(self, n: int, members: int | None = None) -> None:
         """Raise ConfigError if no round of `n` nodes withstands what this plan asks for."""
         if self.scheme == "ckks":
-            self.terms(n, members=None)
+            self.terms(n, members=members)
         else:
-            choose(n, dropout=self.dropout, collusion=self.collusion)
+            choose(n, dropout=self.dropout, collusion=self.collusion, population=members)
 
     def terms(self, n: int, *, members: int | None) -> ckks.CkksParameters:
         """Return the terms of a round of ckks; raises as `secagg.ckks.parameters.choose` does."""
@@ -134,6 +144,15 @@ class RunPlan:
                 f"liveness {self.liveness} s is less than two heartbeats of {self.heartbeat} s",
                 hint=f"set liveness to at least {2 * self.heartbeat}",
             )
+
+
+@lru_cache(maxsize=4096)
+def _holds(plan: RunPlan, n: int, members: int | None) -> bool:
+    try:
+        plan.check_cohort(n, members)
+    except ConfigError:
+        return False
+    return True
 
 
 def _sizes_below(largest: int) -> tuple[int, ...]:

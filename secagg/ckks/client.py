@@ -33,7 +33,7 @@ from secagg.ckks.views import (
     verify_view,
     view_digest,
 )
-from secagg.ckks.weighting import is_disclosed, is_even, least_effective
+from secagg.ckks.weighting import coarse, is_even, least_effective
 from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
 from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
@@ -80,7 +80,8 @@ class CkksClient:
         signer: This node's identity.
         coordinator: Where messages go.
         rng: Source of the round's key and of the shares; SEAL and ML-KEM draw their own.
-        distance: This node's consistency distance, where the coordinator weighs.
+        distance: This node's consistency distance, at least 0, where the coordinator weighs; only a
+            coarse one is disclosed.
 
     Raises:
         LocalProtocolError: the vector does not fit the set-up, the node is not in the cohort, or a
@@ -105,11 +106,12 @@ class CkksClient:
             raise LocalProtocolError("an input coordinate lies outside the ring")
         if signer.node_id not in setup.cohort:
             raise LocalProtocolError(f"{signer.node_id} is not in the cohort")
-        if not is_disclosed(setup, distance):  # H-16
+        if (distance is not None) is not setup.coordinator_weighs:  # H-16
             raise LocalProtocolError("a distance is disclosed just where the coordinator weighs")
         terms = terms_of(setup)
         self._setup, self._signer, self._coordinator, self._rng = setup, signer, coordinator, rng
-        self._terms, self._me, self._distance = terms, signer.node_id, distance
+        self._terms, self._me = terms, signer.node_id
+        self._distance = None if distance is None else coarse(distance)
         self._ring = ring_of(terms.ring.degree, terms.ring.modulus_bits)
         self._message = to_message(
             vector, terms.ring, ring_bits=setup.ring_bits, value_bits=terms.value_bits
@@ -310,9 +312,9 @@ class CkksClient:
         if self._phase is Phase.OVER:
             return Step(send, events, done=True)
         # The coordinator may use up each phase. The first one holds everybody's training, and
-        # uploads take turns: others upload before this node, and after it.
+        # uploads and openings take turns: others have theirs before this node, and after it.
         phases = 3
-        if self._phase in (Phase.SEALED, Phase.UPLOADED):
+        if self._phase in (Phase.SEALED, Phase.UPLOADED, Phase.SIGNED):
             phases += -(-len(self._setup.cohort) // UPLOAD_SLOTS)
         longest = self._setup.input_timeout if self._phase is Phase.ANNOUNCED else 0.0
         return Step(send, events, now + longest + phases * self._setup.phase_timeout)

@@ -78,6 +78,28 @@ def read_sum(
     Returns:
         Shape (dim,), uint32, values below 2^ring_bits.
     """
+    values = _values(opened, parameters, value_bits=value_bits, weight=weight)
+    if values is None or values[dim:].any():
+        return None
+    total: RingVector = (values[:dim] & np.int64((1 << ring_bits) - 1)).astype(np.uint32)
+    return total
+
+
+def fits(
+    opened: NDArray[np.int64], parameters: RingParameters, *, value_bits: int, weight: int
+) -> bool:
+    """Tell whether errors and values of some opened blocks are possible (H-13).
+
+    A wrong secret leaves coefficients uniform modulo q. At the worst three of four such pass, so
+    that of 2048 all do with a chance of 2^-780.
+    """
+    return _values(opened, parameters, value_bits=value_bits, weight=weight) is not None
+
+
+def _values(
+    opened: NDArray[np.int64], parameters: RingParameters, *, value_bits: int, weight: int
+) -> NDArray[np.int64] | None:
+    """Return all values, place by place, or None if one of them or an error is impossible."""
     rest, errors = _split(opened.reshape(-1), parameters.noise_bits)
     if np.abs(errors).max(initial=0) > weight * ERROR_BOUND * parameters.error_terms:
         return None
@@ -86,22 +108,9 @@ def read_sum(
         rest, planes[index] = _split(rest, parameters.field_bits)
     planes[-1] = rest
     most = weight << (value_bits - 1)
-    values = planes.reshape(-1)
-    if values.min() < -most or values.max() > most - weight or values[dim:].any():
+    if planes.min() < -most or planes.max() > most - weight:
         return None
-    mask = np.int64((1 << ring_bits) - 1)
-    total: RingVector = (values[:dim] & mask).astype(np.uint32)
-    return total
-
-
-def fits(opened: NDArray[np.int64], parameters: RingParameters, *, weight: int) -> bool:
-    """Tell whether the errors of what was opened are possible (H-14).
-
-    A wrong secret leaves them uniform, and all within bounds with odds of 1 in 2^1000 a block.
-    """
-    _, errors = _split(opened.reshape(-1), parameters.noise_bits)
-    bound = weight * ERROR_BOUND * parameters.error_terms
-    return bool(np.abs(errors).max(initial=0) <= bound)
+    return planes.reshape(-1)
 
 
 def _split(values: NDArray[np.int64], bits: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

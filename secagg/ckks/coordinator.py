@@ -29,7 +29,7 @@ from secagg.ckks.views import (
     verify_view,
     view_digest,
 )
-from secagg.ckks.weighting import is_disclosed, is_even, least_effective
+from secagg.ckks.weighting import DISTANCE_STEPS, is_even, least_effective
 from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError, ReplayError
 from secagg.relay import MakeSpool, MemorySpool
 from secagg.steps import (
@@ -44,9 +44,10 @@ from secagg.steps import (
     SumReady,
 )
 from secagg.types import AbortReason, NodeId, RoundSetup, Weigh
-from secagg.uploads import BadUpload
+from secagg.uploads import BadUpload, Turns
 from secagg.wire.messages import (
     MAX_CHUNK,
+    UPLOAD_SLOTS,
     Announcement,
     CipherChunk,
     CommitteeKeys,
@@ -66,6 +67,8 @@ from secagg.wire.messages import (
 __all__ = ["CkksCoordinator", "Phase"]
 
 _DEALER_SIZE: Final = 32 + 32 + 64  # keys and signature beside a box
+_IN_FLIGHT: Final = 1 << 24
+"""Bytes of dealt shares that are under way, unless that is less than eight members' (H-18)."""
 
 
 class Phase(StrEnum):
@@ -121,6 +124,10 @@ class CkksCoordinator:
         self._view = b""
         self._signatures: dict[NodeId, bytes] = {}
         self._opening: Opening | None = None
+        dealt = BOX_OVERHEAD + terms.share_bytes + _DEALER_SIZE
+        slots = max(UPLOAD_SLOTS, _IN_FLIGHT // (len(setup.cohort) * dealt))
+        self._asked = Turns(setup.phase_timeout, slots)
+        self._request = OpenRequest(setup.round_id, ())
 
     @property
     def phase(self) -> Phase:
@@ -161,10 +168,15 @@ class CkksCoordinator:
         return self._advance(now)
 
     def on_timeout(self, now: float) -> Step:
-        """Close the phase with those who answered, or end the uploads whose time is up (H-15)."""
-        uploading = self._phase is Phase.INPUT
-        late = self._uploads.expire(now) if uploading else tuple(sorted(self._waiting))
-        self._waiting -= set(late)
+        """Close the phase with those who answered, or end the turns whose time is up (H-15)."""
+        if self._phase is Phase.INPUT:
+            late = self._uploads.expire(now)
+        elif self._phase is Phase.OPENING:
+            late = self._asked.expired(now)
+        else:
+            late = tuple(sorted(self._waiting))
+        for node in late:
+            self._forget(node)
         missed = (PeersMissed(self._phase.value, late),) if late else ()
         return self._advance(now, *missed)
 
@@ -174,11 +186,11 @@ class CkksCoordinator:
         if message.key.node_id != sender:
             raise _Fault("its key names another node")
         verify_key(self._setup, message.key)  # H-04
-        if not is_disclosed(self._setup, message.distance):  # H-16
+        if (message.distance is not None) is not self._setup.coordinator_weighs:  # H-16
             raise _Fault("it disclosed a distance unasked, or none")
         self._keys[sender] = message.key
         if message.distance is not None:
-            self._distances[sender] = message.distance
+            self._distances[sender] = message.distance / DISTANCE_STEPS
         return True
 
     def _on_upload(self, sender: NodeId, message: SealedSecret | CipherChunk) -> bool:
@@ -190,6 +202,7 @@ class CkksCoordinator:
         return True
 
     def _on_answer(self, sender: NodeId, message: SumShare) -> bool:
+        self._asked.end(sender)
         fault = self._opened.take(sender, message)
         if fault:
             raise _Fault(fault)
@@ -198,8 +211,12 @@ class CkksCoordinator:
     # --- phases --------------------------------------------------------------------------------
 
     def _advance(self, now: float, *events: Event) -> Step:
-        """Let the next nodes upload, and close the phase if nobody is waited for any more."""
-        send: Sequence[Outgoing] = self._turns(now) if self._phase is Phase.INPUT else ()
+        """Give the next nodes their turn, and close the phase if nobody is waited for any more."""
+        send: Sequence[Outgoing] = ()
+        if self._phase is Phase.INPUT:
+            send = self._turns(now)
+        elif self._phase is Phase.OPENING:
+            send = self._ask(now)
         if self._waiting or self._phase in (Phase.NEW, Phase.OVER):
             return Step(send, events, self._deadline, done=self._phase is Phase.OVER)
         reason, needed, close = self._CLOSES[self._phase]
@@ -262,10 +279,23 @@ class CkksCoordinator:
         self._opening = Opening(setup, self._ring, self._weights)
         members = [key.node_id for key in self._members if key.node_id in self._signatures]
         enough = sorted(self._signatures.items())[: setup.cosigners]
-        request = OpenRequest(setup.round_id, tuple(enough))
-        step = self._enter(Phase.OPENING, members, now + setup.phase_timeout)
-        send = Lazy.chain(*(self._dealt_to(node) for node in members), _same(members, request))
-        return Step(send, step.events, step.deadline)
+        self._request = OpenRequest(setup.round_id, tuple(enough))
+        step = self._enter(Phase.OPENING, members, None)
+        self._asked.expect(node for node in members if node in self._waiting)
+        return Step(self._ask(now), step.events, self._deadline)
+
+    def _ask(self, now: float) -> Sequence[Outgoing]:
+        """Give the next members what was dealt to them, and ask them to open (H-18)."""
+        granted = self._asked.grant(now)
+        self._deadline = self._asked.deadline
+        asked = (Outgoing(node, self._request) for node in granted)
+        return Lazy.chain(
+            *(
+                part
+                for node, request in zip(granted, asked, strict=True)
+                for part in (self._dealt_to(node), (request,))
+            )
+        )
 
     def _dealt_to(self, member: NodeId) -> Lazy[Outgoing]:
         """Return what the survivors sealed for a member, in messages made as they are sent."""
@@ -322,6 +352,7 @@ class CkksCoordinator:
     def _forget(self, node: NodeId) -> None:
         self._waiting.discard(node)
         self._uploads.forget(node)
+        self._asked.end(node)
 
     _ACCEPTS: Final[
         Mapping[Phase, tuple[tuple[type[RoundMessage], ...], Callable[[Any, NodeId, Any], bool]]]

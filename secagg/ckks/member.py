@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from secagg.ckks.sealing import Dealer, open_box
+from secagg.ckks.sealing import Dealer, open_box, verify_dealer
 from secagg.ckks.views import terms_of
 from secagg.errors import AuthenticationError, LocalProtocolError
 from secagg.primitives import packed
@@ -74,6 +74,10 @@ class Member:
             self._dealers[start:], shares, strict=False
         ):
             dealer = Dealer(node, agreement_key, kem_digest, signature)
+            try:
+                verify_dealer(self._setup, dealer)  # H-05
+            except AuthenticationError as error:
+                return f"relayed a forged key ({error})"
             share = self._open(dealer, box)
             if share is None:
                 self._unopened.append(node)

@@ -10,11 +10,14 @@ Source: specs/36-ckks.md section 5.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+import numpy as np
 
 from secagg.ckks import rlwe
 from secagg.ckks.coefficients import fits, read_sum
@@ -28,7 +31,9 @@ from secagg.wire.messages import SumShare
 __all__ = ["Opened", "Opening"]
 
 _MAX_TRIES: Final = 5_000
-"""Choices of answers to leave out: some seconds at most."""
+"""Choices of answers to leave out."""
+_MAX_WORK: Final = 4_000_000
+"""Choices times the square of the answers: two seconds or so."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,7 +114,10 @@ class Opening:
         blamed: list[PeerBlamed],
     ) -> Opened:
         blamed += [
-            PeerBlamed(self._committee[holder], "its share of the sum is wrong")
+            PeerBlamed(
+                self._committee[holder],
+                "its share of the sum is wrong, or one that was dealt to it",
+            )
             for holder in self._proved(wrong)
         ]
         terms = self._terms
@@ -138,40 +146,61 @@ class Opening:
     def _failed(self, reason: AbortReason, blamed: list[PeerBlamed]) -> Opened:
         return Opened(None, reason, tuple(blamed), len(self._shares))
 
-    def _decode(self, shares: Mapping[int, packed.Share]) -> packed.Opened | None:
+    def _decode(self, shares: Mapping[int, packed.Share], *, size: int = 0) -> packed.Opened | None:
         committee = self._terms.committee
         return packed.open_shares(
             shares,
             prime=committee.modulus,
             threshold=committee.threshold,
             pack=committee.pack,
-            size=self._terms.ring.degree,
-            bound=self._weight * self._terms.ring.secret_terms,
+            size=size or self._terms.ring.degree,
+            bound=(committee.modulus - 1) // 2,
         )
 
     def _secret(self, found: packed.Opened) -> rlwe.Secret:
         return rlwe.Secret.from_coefficients(self._ring, found.secret)
 
     def _is_true(self, found: packed.Opened, total: rlwe.Residues) -> bool:
-        """Tell whether a decoded secret opens the first block of the sum (H-14)."""
+        """Tell whether a decoded secret opens the first block of the sum (H-13)."""
+        if np.abs(found.secret).max() > self._weight * self._terms.ring.secret_terms:
+            return False
         opened = rlwe.open_sum(self._ring, self._secret(found), total[:1], self._seed)
-        return fits(opened, self._terms.ring, weight=self._weight)
+        terms = self._terms
+        return fits(opened, terms.ring, value_bits=terms.value_bits, weight=self._weight)
 
     def _spare(self, shares: Collection[int]) -> int:
         return len(shares) - self._terms.committee.answers
 
     def _with_some_left_out(self) -> Iterator[dict[int, packed.Share]]:
-        """Yield answers to decode where there are too many wrong ones among all of them.
+        """Yield answers of which some are left out, where those left lie on polynomials.
 
-        Two that are left out are worth one more that is found.
+        Two that are left out are worth one more that is found. A choice is tried on one random
+        combination of the polynomials first, which is a polynomial just where all of them are.
         """
-        tries, spare = _MAX_TRIES, self._spare(self._shares)
-        for count in range(2 - spare % 2, spare + 1, 2):
-            tries -= math.comb(len(self._shares), count)
+        count, spare = len(self._shares), self._spare(self._shares)
+        tries = min(_MAX_TRIES, _MAX_WORK // count**2)
+        combined = self._combined()
+        for left in range(2 - spare % 2, spare + 1, 2):
+            tries -= math.comb(count, left)
             if tries < 0:
                 return
-            for left_out in itertools.combinations(sorted(self._shares), count):
-                yield {h: share for h, share in self._shares.items() if h not in left_out}
+            for left_out in itertools.combinations(sorted(self._shares), left):
+                rest = {h: word for h, word in combined.items() if h not in left_out}
+                if self._decode(rest, size=1) is not None:
+                    yield {h: self._shares[h] for h in rest}
+
+    def _combined(self) -> dict[int, packed.Share]:
+        """Return each answer's combination by factors that nobody knew who gave an answer."""
+        prime, stream = self._terms.committee.modulus, hashlib.shake_256()
+        for holder, share in sorted(self._shares.items()):
+            stream.update(holder.to_bytes(4, "little") + share.tobytes())
+        length = self._terms.share_length
+        words = np.frombuffer(stream.digest(8 * length), dtype="<u8")
+        factors = (words % np.uint64(prime)).astype(np.int64)
+        return {
+            holder: np.array([np.sum(share.astype(np.int64) * factors % prime) % prime], np.uint32)
+            for holder, share in self._shares.items()
+        }
 
     def _misfits(self, found: packed.Opened, rest: Mapping[int, packed.Share]) -> set[int]:
         """Return the holders among those left out whose shares do not fit the others."""

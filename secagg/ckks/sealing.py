@@ -20,7 +20,16 @@ from secagg.tags import BOX_KEY, SEALING_KEY
 from secagg.types import NodeId, RoundSetup, Signer
 from secagg.wire.messages import SealingKey
 
-__all__ = ["BOX_OVERHEAD", "Dealer", "dealer_of", "make_key", "open_box", "seal_box", "verify_key"]
+__all__ = [
+    "BOX_OVERHEAD",
+    "Dealer",
+    "dealer_of",
+    "make_key",
+    "open_box",
+    "seal_box",
+    "verify_dealer",
+    "verify_key",
+]
 
 BOX_OVERHEAD = kem.CAPSULE_SIZE + aead.OVERHEAD
 """Bytes of a box beyond the share in it."""
@@ -52,7 +61,7 @@ def verify_key(setup: RoundSetup, key: SealingKey) -> None:
     """
     if key.suite != SUITE_HYBRID:
         raise AuthenticationError(key.node_id, f"its sealing key is of suite {key.suite}")
-    _verify_dealer(setup, dealer_of(key))
+    verify_dealer(setup, dealer_of(key))
     hybrid.check_public(key.node_id, key.agreement_key, key.kem_key)
 
 
@@ -77,20 +86,24 @@ def seal_box(
 def open_box(
     setup: RoundSetup, keys: HybridKeys, dealer: Dealer, member: NodeId, box: bytes
 ) -> bytes:
-    """Return the share in a box that `dealer` sealed for `member`, who holds `keys` (H-05).
+    """Return the share in a box that `dealer`, verified, sealed for `member`, who holds `keys`.
 
     Raises:
-        AuthenticationError: blames the dealer; its key is not signed by it, or the box is not what
-            it sealed for this member in this round.
+        AuthenticationError: blames the dealer; the box is not what it sealed for this member in
+            this round.
     """
-    _verify_dealer(setup, dealer)
     capsule, sealed = box[: kem.CAPSULE_SIZE], box[kem.CAPSULE_SIZE :]
     shared = keys.decapsulate(dealer.node_id, dealer.agreement_key, capsule)
     key = _box_key(setup, shared, dealer.node_id, member, capsule)
     return aead.unseal(key, sealed, b"", sender=dealer.node_id)
 
 
-def _verify_dealer(setup: RoundSetup, dealer: Dealer) -> None:
+def verify_dealer(setup: RoundSetup, dealer: Dealer) -> None:
+    """Check a dealer's key, which the coordinator has checked before it relayed it (H-05).
+
+    Raises:
+        AuthenticationError: blames the node it names.
+    """
     node = dealer.node_id
     signed = _signed(setup, node, SUITE_HYBRID, dealer.agreement_key, dealer.kem_digest)
     roster_key = setup.signing_keys.get(node, b"")

@@ -79,7 +79,8 @@ class Uploads:
         self._turns = Turns(setup.phase_timeout)
         self._open: dict[NodeId, _Upload] = {}
         self._weights: Mapping[NodeId, int] = {}
-        self._members: tuple[NodeId, ...] = ()
+        self._place: dict[NodeId, int] = {}
+        """Member to its place among the members with keys."""
         self._boxes = Relay(spool)
         self.total = np.zeros((self._layout.blocks, ring.degree), dtype=np.uint64)
 
@@ -90,7 +91,8 @@ class Uploads:
 
     def expect(self, weights: Mapping[NodeId, int], members: Iterable[NodeId]) -> None:
         """Queue the nodes of `weights`, who deal to `members`."""
-        self._weights, self._members = weights, tuple(members)
+        self._weights = weights
+        self._place = {member: place for place, member in enumerate(members)}
         self._turns.expect(weights)
 
     def grant(self, now: float) -> list[NodeId]:
@@ -111,7 +113,8 @@ class Uploads:
 
     def box(self, dealer: NodeId, member: NodeId) -> bytes:
         """Return what `dealer` sealed for another node of the committee."""
-        return self._boxes.get(dealer, self._receivers(dealer).index(member))
+        place = self._place[member]
+        return self._boxes.get(dealer, place - (self._place.get(dealer, place) < place))
 
     def take(self, sender: NodeId, message: SealedSecret | CipherChunk) -> bool:
         """Store a part of an upload, and fold it if it is the last; tell whether it was (H-08).
@@ -132,11 +135,11 @@ class Uploads:
         self._fold(sender, upload)
         return True
 
-    def _receivers(self, dealer: NodeId) -> tuple[NodeId, ...]:
-        return tuple(member for member in self._members if member != dealer)
+    def _boxes_due(self, dealer: NodeId) -> int:
+        return len(self._place) - (dealer in self._place)
 
     def _take_boxes(self, sender: NodeId, upload: _Upload, message: SealedSecret) -> None:
-        due, size = len(self._receivers(sender)), BOX_OVERHEAD + self._layout.share_bytes
+        due, size = self._boxes_due(sender), BOX_OVERHEAD + self._layout.share_bytes
         if message.start < len(upload.boxes):
             raise ReplayError(sender, f"shares from {message.start} on a second time")
         if message.start > len(upload.boxes) or upload.chunks:
@@ -151,7 +154,7 @@ class Uploads:
     def _take_chunk(self, sender: NodeId, upload: _Upload, chunk: CipherChunk) -> None:
         if chunk.index < len(upload.chunks):
             raise ReplayError(sender, f"chunk {chunk.index} a second time")
-        if len(upload.boxes) != len(self._receivers(sender)):
+        if len(upload.boxes) != self._boxes_due(sender):
             raise BadUpload("a chunk before all of its shares")
         if chunk.index > len(upload.chunks):
             raise BadUpload(f"chunk {chunk.index} where {len(upload.chunks)} was due")

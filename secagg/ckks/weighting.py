@@ -13,12 +13,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from secagg.errors import LocalProtocolError
 from secagg.types import NodeId, RoundSetup
+from secagg.wire.messages import MAX_STEPS
 
 __all__ = [
+    "DISTANCE_STEPS",
     "MAX_DISTANCE",
     "SMOOTHING",
-    "is_disclosed",
+    "coarse",
     "is_even",
     "least_effective",
     "smoothed",
@@ -27,8 +30,10 @@ __all__ = [
 
 SMOOTHING: Final = 0.5
 """What a round's distance counts in the smoothed one."""
-MAX_DISTANCE: Final = 1e9
-"""Greatest distance that an announcement carries."""
+DISTANCE_STEPS: Final = 8
+"""Steps to one in which distances are disclosed."""
+MAX_DISTANCE: Final = MAX_STEPS / DISTANCE_STEPS
+"""Greatest distance that is disclosed: who is farther says this."""
 _OUTLIER: Final = 3.0  # standard deviations, by the median absolute deviation
 _DEVIATION: Final = 1.4826  # of a normal variable, in median absolute deviations
 _LEAST_SPREAD: Final = 0.05  # of the median: nodes as alike as that have no outliers
@@ -98,8 +103,15 @@ def is_even(weights: Sequence[int] | bytes, effective: int) -> bool:
     return squares > 0 and sum(weights) ** 2 >= effective * squares
 
 
-def is_disclosed(setup: RoundSetup, distance: float | None) -> bool:
-    """Tell whether this is what a node discloses: a distance just where one is due (H-16)."""
-    if distance is None or not setup.coordinator_weighs:
-        return distance is None and not setup.coordinator_weighs
-    return 0 <= distance <= MAX_DISTANCE
+def coarse(distance: float) -> int:
+    """Return a distance in steps of 1 / `DISTANCE_STEPS`, 0 to 64: what a node discloses (H-16).
+
+    A distance is a mean over private rows, of a model and a reference that the coordinator chooses:
+    told exactly, round by round, it would tell the node's centroid coordinate by coordinate.
+
+    Raises:
+        LocalProtocolError: it is not a number, or below 0.
+    """
+    if not distance >= 0:
+        raise LocalProtocolError(f"{distance} is no distance")
+    return min(round(min(distance, MAX_DISTANCE) * DISTANCE_STEPS), MAX_STEPS)

@@ -13,6 +13,7 @@ __all__ = [
     "MAX_ATTEMPTS",
     "MAX_CHUNK",
     "MAX_ROSTER",
+    "MAX_STEPS",
     "MODEL_CHUNK",
     "UPLOAD_SLOTS",
     "Base",
@@ -43,6 +44,8 @@ MAX_ATTEMPTS = 4
 """Times that nodes toss coins for a graph until all of them arrive (M-06)."""
 UPLOAD_SLOTS = 8
 """Uploads that a coordinator takes at a time: what it must hold besides the sum (M-22)."""
+MAX_STEPS = 64
+"""Greatest consistency distance that a node discloses, in eighths (H-16)."""
 MAX_ROSTER = 1 << 22  # 10 000 members of some 400 bytes
 
 Id = Annotated[str, Meta(max_length=63)]

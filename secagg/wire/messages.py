@@ -16,6 +16,7 @@ from secagg.wire.fields import (
     MAX_ATTEMPTS,
     MAX_CHUNK,
     MAX_ROSTER,
+    MAX_STEPS,
     MODEL_CHUNK,
     UPLOAD_SLOTS,
     Base,
@@ -64,6 +65,7 @@ from secagg.wire.round_messages import (
 __all__ = [
     "MAX_ATTEMPTS",
     "MAX_CHUNK",
+    "MAX_STEPS",
     "MESSAGE_TYPES",
     "MODEL_CHUNK",
     "UPLOAD_SLOTS",

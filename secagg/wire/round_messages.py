@@ -10,6 +10,7 @@ from msgspec import Meta
 from secagg.types import MAX_COHORT
 from secagg.wire.fields import (
     MAX_ATTEMPTS,
+    MAX_STEPS,
     Base,
     Capsule,
     Chunk,
@@ -211,7 +212,7 @@ class Announcement(Base, frozen=True, tag=0x30):
 
     round_id: Counter
     key: SealingKey
-    distance: Annotated[float, Meta(ge=0, le=1e9)] | None
+    distance: Annotated[int, Meta(ge=0, le=MAX_STEPS)] | None
 
 
 class CommitteeKeys(Base, frozen=True, tag=0x31):

@@ -180,7 +180,8 @@ def test_a_plan_knows_its_largest_cohort() -> None:
 
 @pytest.mark.req("H-16")
 @pytest.mark.parametrize(
-    ("distance", "told"), [(1e300, 1e9), (-1.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0)]
+    ("distance", "told"),
+    [(1e300, 8.0), (0.3, 0.25), (-1.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0)],
 )
 def test_whatever_training_finds_a_distance_is_one_that_a_node_might_have(
     distance: float, told: float
@@ -197,3 +198,28 @@ def test_whatever_training_finds_a_distance_is_one_that_a_node_might_have(
     run.play(60.0)
     assert len(run.of(RoundDone)) == 1
     assert run.coordinator.run.distances["node-2"] == told
+
+
+def test_a_round_is_offered_to_as_many_nodes_as_can_be_served() -> None:
+    """With 46 of 140 that may collude, 49 nodes cannot both keep a secret and open a sum."""
+    plan = make_plan(scheme="ckks")
+    with pytest.raises(ConfigError):
+        plan.terms(49, members=140)
+    assert plan.cohort_size(49, 140) == 48
+    assert plan.cohort_size(140, 140) == 140
+    assert plan.least_cohort(140) == 48
+    with pytest.raises(ConfigError):
+        plan.terms(52, members=150)
+    assert plan.cohort_size(52, 150) == 0
+    least = plan.least_cohort(150)
+    assert plan.cohort_size(least, 150) == least
+    assert make_plan().cohort_size(9, 9) == 9
+
+
+@pytest.mark.req("H-16")
+def test_a_reference_that_would_magnify_distances_is_refused() -> None:
+    offer = offer_of(make_plan(scheme="ckks"), 8)
+    short, long = np.full(4, 1.04, dtype="<f4"), np.full(4, 1.06, dtype="<f4")
+    assert judged(msgspec.structs.replace(offer, reference=short.tobytes()))
+    with pytest.raises(OfferRefused, match="longer than a mean of standardised embeddings"):
+        judged(msgspec.structs.replace(offer, reference=long.tobytes()))
