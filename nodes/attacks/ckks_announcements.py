@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ from nodes.attacks.node_moves import instead
 from nodes.attacks.node_stage import Federation, Move
 from nodes.attacks.report import Attack
 from secagg.ckks.sealing import make_key
+from secagg.types import NodeId
 from secagg.wire.messages import Announcement, Message
 
 __all__ = ["ANNOUNCEMENT_ATTACKS"]
@@ -45,6 +47,13 @@ def _distance(value: float | None) -> Move:
         return [msgspec.structs.replace(due, distance=value)]
 
     return instead(Announcement, change)
+
+
+def _took_distance(stage: Federation, _: Collection[NodeId]) -> str:
+    took = any(
+        isinstance(each, Announcement) and each.distance is not None for _, each in stage.taken
+    )
+    return "the coordinator took a distance that nobody asked for" if took else ""
 
 
 ANNOUNCEMENT_ATTACKS: Final[tuple[Attack, ...]] = (
@@ -85,5 +94,6 @@ ANNOUNCEMENT_ATTACKS: Final[tuple[Attack, ...]] = (
         "A node discloses a distance where none is asked for.",
         ("H-16",),
         lambda: _distance(0.0),
+        judge=_took_distance,
     ),
 )

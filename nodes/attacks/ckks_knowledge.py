@@ -64,11 +64,12 @@ class Holdings:
         dim: Coordinates of an input.
         bits: Sums are modulo 2^bits.
         seed: Of the public elements of the round that is attacked.
-        ciphers: Ciphertexts of that round, by the secrets that they are under.
+        ciphers: Ciphertexts of that round and of one before, by the secrets that they are under.
         shares: Single shares, by holder and secret.
         answers: Shares of sums.
         known: Inputs that the attacker knows anyway.
         allowed: Weightings, over all nodes, of which one may be opened.
+        round_id: Of the round that is attacked.
     """
 
     terms: CkksParameters
@@ -81,6 +82,8 @@ class Holdings:
     answers: list[Answer] = field(default_factory=list, repr=False)
     known: dict[NodeId, RingVector] = field(default_factory=dict, repr=False)
     allowed: list[Weights] = field(default_factory=list)
+    round_id: int = 1
+    _claims: list[tuple[Weights, RingVector]] | None = None
 
     def exposures(self, truth: Mapping[NodeId, RingVector]) -> list[Exposure]:
         """Return what was opened beyond one sum that is allowed.
@@ -91,6 +94,8 @@ class Holdings:
         found: dict[tuple[NodeId, ...], Exposure] = {}
         released = self._released()
         for weights, guess in self._opened():
+            if any(round_id != self.round_id for round_id, _ in weights):
+                continue  # an earlier round's sum, or a mixture
             match = self._compare(weights, guess, truth)
             if match is not None and self._unknown(weights) != released:
                 found[match.nodes] = match
@@ -115,11 +120,20 @@ class Holdings:
 
     # --- what opens ----------------------------------------------------------------------------
 
-    def _opened(self) -> Iterator[tuple[Weights, RingVector]]:
-        """Yield every sum of inputs that can be computed, as a claim."""
-        for found in self._sums():
+    def _opened(self) -> list[tuple[Weights, RingVector]]:
+        """Return every sum of inputs that can be computed, as a claim."""
+        if self._claims is None:
+            self._claims = list(self._read_all(self._sums()))
+        return self._claims
+
+    def _read_all(self, sums: Sequence[_Sum]) -> Iterator[tuple[Weights, RingVector]]:
+        for found in sums:
             if set(found.weights) <= set(self.ciphers):
                 yield found.weights, self._read(found)
+        for found in sums:
+            for name in self.ciphers.keys() - found.weights.keys():
+                if list(found.weights.values()) == [1]:  # a key is tried on every lock
+                    yield {name: 1}, self._read(_Sum({name: 1}, found.secret))
 
     def _sums(self) -> list[_Sum]:
         """Return the sums of secrets that open, those that follow from others included."""

@@ -28,6 +28,7 @@ def holdings_of(puppet: CkksPuppet) -> Holdings:
         puppet.setup.dim,
         puppet.setup.ring_bits,
         elements_seed(puppet.setup_at(puppet.victim)),
+        round_id=puppet.setup.round_id,
     )
     for each in (puppet, puppet.earlier):
         if each is not None:

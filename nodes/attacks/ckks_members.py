@@ -63,19 +63,19 @@ MEMBER_ATTACKS: Final[tuple[Attack, ...]] = (
     ckks_node_attack(
         "wrong-answer",
         "A member lies about its share of the sum.",
-        ("H-13",),
+        ("H-13", "H-14"),
         lambda: instead(SumShare, _wrong),
     ),
     ckks_node_attack(
         "silent-member",
         "A member co-signs and does not answer.",
-        ("H-13", "H-15"),
+        ("H-15",),
         lambda: instead(SumShare, _silent),
     ),
     ckks_node_attack(
         "malformed-answer",
         "A member answers with values that are not in the field.",
-        ("H-12",),
+        ("H-12", "H-13"),
         lambda: instead(SumShare, _malformed),
     ),
     ckks_node_attack(
@@ -94,7 +94,7 @@ MEMBER_ATTACKS: Final[tuple[Attack, ...]] = (
     ckks_node_attack(
         "second-answer",
         "A member answers, and then with something else.",
-        ("H-17",),
+        ("H-13", "H-17"),
         lambda: instead(SumShare, _again),
     ),
 )

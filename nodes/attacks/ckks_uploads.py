@@ -211,7 +211,7 @@ UPLOAD_ATTACKS: Final[tuple[Attack, ...]] = (
     ckks_node_attack(
         "scattered-shares",
         "A node deals shares that fit no secret.",
-        ("H-13",),
+        ("H-13", "H-14"),
         lambda: uploaded(_scattered),
         costs=None,
     ),
@@ -231,7 +231,7 @@ UPLOAD_ATTACKS: Final[tuple[Attack, ...]] = (
     ckks_node_attack(
         "shut-boxes",
         "A node seals noise for every member.",
-        ("H-12",),
+        ("H-12", "H-14"),
         lambda: _shut(None),
         costs=None,
     ),

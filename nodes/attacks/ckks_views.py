@@ -88,7 +88,7 @@ def _repeated(puppet: CkksPuppet) -> None:
 
     def pad(_: CkksPuppet, signed: dict[NodeId, bytes]) -> list[tuple[NodeId, bytes]]:
         helper = puppet.accomplices[0]
-        return [(helper, signed[helper])] * puppet.setup.cosigners
+        return [(helper, signed[helper])] * len(puppet.nodes)
 
     puppet.until_upload()
     fewer = puppet.view(without(puppet.nodes, [puppet.victim]))

@@ -96,6 +96,6 @@ SHARED_KEY_ATTACK: Final = Attack(
     "coordinator and nodes",
     "put together what the coordinator and one client hold; elsewhere is, for comparison, the "
     "usual way: one CKKS key copied to every client",
-    ("H-05", "H-06"),
+    ("H-06",),
     _shared_key,
 )
