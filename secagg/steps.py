@@ -89,6 +89,8 @@ class PeerBlamed:
 
     peer: NodeId
     reason: str
+    certain: bool = True
+    """Whether it is proved; otherwise it may be another's fault."""
 
 
 @dataclass(frozen=True, slots=True)

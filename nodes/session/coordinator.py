@@ -360,7 +360,9 @@ class Coordinator:
                     result += SessionStep(events=(changed,))
                 case PeersMissed(_, peers):
                     self._late |= set(peers)
-                case PeerBlamed(peer, reason):
+                case PeerBlamed(peer, reason, certain):
+                    if certain:  # it sits out as one that missed the round (S-10)
+                        self._late.add(peer)
                     result += SessionStep(events=(PeerRejected(peer, reason),))
                 case SumReady():
                     result += self._finish_round(event, now)

@@ -86,10 +86,7 @@ class Opening:
     def open(self, total: rlwe.Residues) -> Opened:
         """Open Σ w·c; every wrong answer is named if the true secret is found (H-13)."""
         needed, spare = self._terms.committee.answers, self._spare(self._shares)
-        blamed = [
-            PeerBlamed(dealer, f"the shares it dealt to {', '.join(members)} do not open")
-            for dealer, members in sorted(self._accused.items())
-        ]
+        blamed = [self._accusation(dealer) for dealer in sorted(self._accused)]
         if len(self._shares) < needed:
             return self._failed(AbortReason.TOO_FEW_ANSWERS, blamed)
         first = self._decode(self._shares)
@@ -113,13 +110,7 @@ class Opening:
         total: rlwe.Residues,
         blamed: list[PeerBlamed],
     ) -> Opened:
-        blamed += [
-            PeerBlamed(
-                self._committee[holder],
-                "its share of the sum is wrong, or one that was dealt to it",
-            )
-            for holder in self._proved(wrong)
-        ]
+        blamed += self._misfitting(wrong)
         terms = self._terms
         values = read_sum(
             rlwe.open_sum(self._ring, self._secret(found), total, self._seed),
@@ -133,15 +124,27 @@ class Opening:
             return self._failed(AbortReason.SUM_OUT_OF_RANGE, blamed)
         return Opened(values, None, tuple(blamed), len(self._shares))
 
-    def _proved(self, wrong: Collection[int]) -> list[int]:
-        """Return `wrong` if colluding members cannot have made it up, else nobody (H-13).
+    def _accusation(self, dealer: NodeId) -> PeerBlamed:
+        """Blame a dealer, beyond doubt if at least one who accuses it cannot collude."""
+        accusers = self._accused[dealer]
+        if len(accusers) > self._setup.colluders:
+            return PeerBlamed(dealer, f"its shares do not open for {len(accusers)} members")
+        reason = f"its shares do not open, or {', '.join(accusers)} says so wrongly"
+        return PeerBlamed(dealer, reason, certain=False)
 
-        Polynomials that carry the same secrets, of which the true ones are known here, differ in
-        all answers but t − 1 at least. So if these are not the true ones, all others but t − 1
-        lied, or are in `wrong`: more than A, unless `wrong` is too large.
+    def _misfitting(self, wrong: Collection[int]) -> list[PeerBlamed]:
+        """Name those whose answers do not fit the true polynomials (H-13).
+
+        Polynomials with the same secrets differ in all answers but t − 1 at least. So if those
+        that were found are not the true ones, at least so many others lied.
         """
-        most = len(self._shares) - self._terms.committee.threshold - self._setup.colluders
-        return sorted(wrong) if len(wrong) <= most else []
+        others = len(self._shares) - len(wrong) - self._terms.committee.threshold + 1
+        reason = "its answer does not fit, or was dealt not to fit"
+        if others <= self._setup.colluders:
+            reason += f", or at least {others} others lied"
+        return [
+            PeerBlamed(self._committee[holder], reason, certain=False) for holder in sorted(wrong)
+        ]
 
     def _failed(self, reason: AbortReason, blamed: list[PeerBlamed]) -> Opened:
         return Opened(None, reason, tuple(blamed), len(self._shares))

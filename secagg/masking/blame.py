@@ -79,7 +79,9 @@ class Blame:
             left = {owner: others for owner, others in owners.items() if owner not in proven}
             if left and holder not in proven:
                 reasons[holder] = self._doubt(left)
-        return tuple(PeerBlamed(node, why) for node, why in sorted(reasons.items()))
+        return tuple(
+            PeerBlamed(node, why, certain=node in proven) for node, why in sorted(reasons.items())
+        )
 
     def _proven(self) -> dict[NodeId, str]:
         """Return who has misfits with more nodes than can have lied, or with itself."""

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from fl_core.training import LocalUpdate
-from nodes.session.events import NodeRefused, RoundDone, TrainRequested
+from nodes.session.events import NodeRefused, PeerRejected, RoundDone, RoundLost, TrainRequested
 from nodes.session.offer import NodePolicy, build_offer, check_offer
 from nodes.session.plan import HEAVIEST, RunPlan
+from secagg.ckks.sealing import seal_box
 from secagg.errors import ConfigError, OfferRefused
+from secagg.primitives.hybrid import HybridKeys
 from secagg.types import NodeId, RefusalReason, RoundSetup
 from secagg.wire.messages import CkksTerms, RoundOffer
 from tests.support.run import Run, constant_update, make_plan, make_state
@@ -223,3 +225,38 @@ def test_a_reference_that_would_magnify_distances_is_refused() -> None:
     assert judged(msgspec.structs.replace(offer, reference=short.tobytes()))
     with pytest.raises(OfferRefused, match="longer than a mean of standardised embeddings"):
         judged(msgspec.structs.replace(offer, reference=long.tobytes()))
+
+
+@pytest.mark.req("S-10")
+def test_a_dealer_whose_boxes_do_not_open_sits_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accused by more members than may collude it is guilty, and the run goes on without it."""
+
+    def sealed(setup: RoundSetup, keys: HybridKeys, dealer: NodeId, *rest: object) -> bytes:
+        box = seal_box(setup, keys, dealer, *rest)  # type: ignore[arg-type]
+        return bytes(len(box)) if dealer == "node-2" else box
+
+    monkeypatch.setattr("secagg.ckks.client.seal_box", sealed)
+    plan = make_plan(scheme="ckks", rounds=1, collusion=0.2, dropout=0.2)
+    lenient = replace(PRIVATE, collusion=0.2)
+    run = Run(7, plan=plan, policies={f"node-{index}": lenient for index in range(7)})
+    run.boot()
+    run.play(300.0)
+    lost, (done,) = run.of(RoundLost), run.of(RoundDone)
+    assert [event.reason for event in lost] == ["too_few_answers"] * 2
+    assert done.contributors == tuple(n for n in run.names if n != "node-2")
+    blamed = {event.peer for event in run.of(PeerRejected) if "do not open for" in event.reason}
+    assert blamed == {"node-2"}
+
+
+@pytest.mark.req("S-10")
+def test_what_may_be_anothers_fault_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def sealed(setup: RoundSetup, keys: HybridKeys, dealer: NodeId, *rest: object) -> bytes:
+        box = seal_box(setup, keys, dealer, *rest)  # type: ignore[arg-type]
+        spoiled = dealer == "node-2" and getattr(rest[0], "node_id", "") == "node-0"
+        return bytes(len(box)) if spoiled else box
+
+    monkeypatch.setattr("secagg.ckks.client.seal_box", sealed)
+    run = played(7, "private", rounds=4)
+    assert all(event.contributors == tuple(run.names) for event in run.of(RoundDone))
+    assert len(run.of(RoundDone)) == 4
+    assert any("says so wrongly" in event.reason for event in run.of(PeerRejected))
