@@ -17,6 +17,7 @@ from secagg.primitives import aead, agreement, kdf, prg, shamir
 from secagg.wire.codec import decode, encode
 from secagg.wire.envelope import NO_RUN, open_envelope, seal_envelope
 from secagg.wire.messages import MESSAGE_TYPES, Heartbeat, Hello, Message
+from tests.vectors.ckks_blocks import ckks_blocks
 from tests.vectors.mlkem import encapsulate
 from tests.vectors.real import TestIdentity, layer_of
 from tests.vectors.samples import MALFORMED, SAMPLES, VARIANTS
@@ -37,6 +38,7 @@ def blocks() -> dict[str, dict[str, Any]]:
         "pair": ("what two neighbours' keys and a capsule give", _pairs()),
         "messages": ("every message: its fields, its bytes; and bytes to refuse", _messages()),
         "envelope": ("frames to open, and frames to refuse at a layer", _envelopes()),
+        **ckks_blocks(),
     }
     return {
         name: {"kind": name, "about": about, "cases": cases}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.vectors.ckks_failures import ckks_failures
 from tests.vectors.failures_early import early_failures
 from tests.vectors.failures_late import late_failures
 from tests.vectors.rounds import Case
@@ -11,4 +12,4 @@ __all__ = ["failures"]
 
 def failures() -> list[Case]:
     """Return every case."""
-    return [*early_failures(), *late_failures()]
+    return [*early_failures(), *late_failures(), *ckks_failures()]

@@ -10,9 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["FOLDER", "Operation", "Scenario", "dumps", "read", "scenario", "scenario_names"]
+__all__ = [
+    "FOLDER",
+    "REFERENCE",
+    "Operation",
+    "Scenario",
+    "dumps",
+    "read",
+    "scenario",
+    "scenario_names",
+]
 
 FOLDER: Final = Path(__file__).parents[2] / "specs" / "vectors"
+KINDS_OF_TEXT: Final = ("capsules", "pieces", "messages")
 REFERENCE: Final = re.compile(r"\{([^{}]+)\}")
 
 
@@ -61,9 +71,9 @@ def scenario(name: str) -> Scenario:
     """Return a round, each reference replaced by what it stands for."""
     own = read(name)
     base = read(own["base"]) if "base" in own else {}
-    merged = {key: {**base.get(key, {}), **own.get(key, {})} for key in ("capsules", "messages")}
+    merged = {key: {**base.get(key, {}), **own.get(key, {})} for key in KINDS_OF_TEXT}
     texts = {pair: item["capsule"] for pair, item in merged["capsules"].items()}
-    texts |= merged["messages"]
+    texts |= merged["pieces"] | merged["messages"]
     operations: list[Operation] = []
     for entry in own["operations"]:
         if "base" in entry:

@@ -10,15 +10,26 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from secagg import steps
+from secagg.ckks.coordinator import CkksCoordinator
 from secagg.errors import AuthenticationError, DecodeError, RemoteProtocolError, ReplayError
 from secagg.masking.client import MaskingClient
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.primitives import kem
+from secagg.roles import ClientRole, CoordinatorRole
 from secagg.types import RoundSetup
 from secagg.wire.codec import decode, encode
+from tests.vectors.ckks_terms import ckks_terms
 from tests.vectors.slow import COORDINATOR, Refused, Reply
 
-__all__ = ["RealCoordinator", "RealNode", "TestIdentity", "layer_of", "setup_of"]
+__all__ = [
+    "Encapsulate",
+    "RealCoordinator",
+    "RealMaskingNode",
+    "RealNode",
+    "TestIdentity",
+    "layer_of",
+    "setup_of",
+]
 
 LAYERS: Final = (
     (DecodeError, "decode"),
@@ -50,40 +61,38 @@ class TestIdentity:
 
 def setup_of(setup: Mapping[str, Any]) -> RoundSetup:
     """Return the checked set-up of a vector file."""
-    values = dict(setup)
+    values = {name: value for name, value in setup.items() if name != "weights"}
     for name in ("run_id", "offer_hash"):
         values[name] = bytes.fromhex(setup[name])
     values["cohort"] = tuple(setup["cohort"])
     values["signing_keys"] = {
         node: bytes.fromhex(key) for node, key in setup["signing_keys"].items()
     }
+    if "ckks" in setup:
+        values["ckks"] = ckks_terms(setup)
+        del values["value_bits"]
+        values |= {"threshold": 1, "neighbours": 1}  # of masking
     return RoundSetup(**values)
 
 
 class RealNode:
-    """`MaskingClient` with all that it draws taken from a vector file.
+    """A client with all that it draws taken from a vector file.
 
     Args:
-        setup: The round.
-        name: Its id.
-        node: Its entry in the vector file.
+        role: Makes the client, given its source of randomness.
+        stream: What that source gives.
         encapsulate: (receiver, its ML-KEM key) to (secret, capsule).
     """
 
     def __init__(
-        self, setup: RoundSetup, name: str, *, node: Mapping[str, Any], encapsulate: Encapsulate
+        self,
+        role: Callable[[Callable[[int], bytes]], ClientRole],
+        *,
+        stream: bytes,
+        encapsulate: Encapsulate,
     ) -> None:
-        drawn = [node[key] for key in ("round_secret", "self_seed", "coin_seed", "agreement")]
-        drawn += [*node["round_polynomial"], *node["self_polynomial"]]
-        self._stream = bytes.fromhex("".join(drawn))
-        self._encapsulate = encapsulate
-        self._role = MaskingClient(
-            setup,
-            np.array(node["input"], dtype=np.uint32),
-            TestIdentity(name, bytes.fromhex(node["identity"])),
-            coordinator=COORDINATOR,
-            rng=self._draw,
-        )
+        self._stream, self._encapsulate = stream, encapsulate
+        self._role = role(self._draw)
 
     def _draw(self, size: int) -> bytes:
         drawn, self._stream = self._stream[:size], self._stream[size:]
@@ -102,21 +111,63 @@ class RealNode:
             return _guarded(lambda: self._role.receive(decode(data, sender=sender), 0.0))
 
 
-class RealCoordinator:
-    """`MaskingCoordinator` with a clock of its own."""
+class RealMaskingNode(RealNode):
+    """`MaskingClient` of a node in a vector file.
 
-    def __init__(self, setup: RoundSetup) -> None:
-        self._role, self._now = MaskingCoordinator(setup), 0.0
+    Args:
+        setup: The round.
+        name: Its id.
+        node: Its entry in the vector file.
+        encapsulate: (receiver, its ML-KEM key) to (secret, capsule).
+    """
+
+    def __init__(
+        self, setup: RoundSetup, name: str, *, node: Mapping[str, Any], encapsulate: Encapsulate
+    ) -> None:
+        drawn = [node[key] for key in ("round_secret", "self_seed", "coin_seed", "agreement")]
+        drawn += [*node["round_polynomial"], *node["self_polynomial"]]
+
+        def role(draw: Callable[[int], bytes]) -> ClientRole:
+            return MaskingClient(
+                setup,
+                np.array(node["input"], dtype=np.uint32),
+                TestIdentity(name, bytes.fromhex(node["identity"])),
+                coordinator=COORDINATOR,
+                rng=draw,
+            )
+
+        stream = bytes.fromhex("".join(drawn))
+        super().__init__(role, stream=stream, encapsulate=encapsulate)
+
+
+class RealCoordinator:
+    """The coordinator of a round, with a clock of its own.
+
+    Args:
+        setup: The round.
+        weights: What it gives to nodes, where it weighs them.
+    """
+
+    def __init__(self, setup: RoundSetup, weights: Mapping[str, int] | None = None) -> None:
+        self._now = 0.0
+        self.role: CoordinatorRole = (
+            MaskingCoordinator(setup)
+            if setup.ckks is None
+            else CkksCoordinator(
+                setup,
+                weigh=lambda nodes: {node: (weights or {})[node] for node in nodes},
+            )
+        )
 
     def start(self) -> Reply:
-        return _reply(self._role.start(self._now))
+        return _reply(self.role.start(self._now))
 
     def receive(self, sender: str, data: bytes) -> Reply:
-        return _guarded(lambda: self._role.receive(sender, decode(data, sender=sender), self._now))
+        return _guarded(lambda: self.role.receive(sender, decode(data, sender=sender), self._now))
 
     def on_timeout(self) -> Reply:
         self._now += 1000.0
-        return _reply(self._role.on_timeout(self._now))
+        return _reply(self.role.on_timeout(self._now))
 
 
 def _guarded(receive: Callable[[], steps.Step]) -> Reply:
@@ -141,7 +192,8 @@ def _reply(step: steps.Step) -> Reply:
             case steps.ViewFixed():
                 reply.events.append(["view", event.digest.hex()])
             case steps.SumReady():
-                reply.events.append(["sum", list(event.contributors)])
+                weights = [list(event.weights)] if set(event.weights) != {1} else []
+                reply.events.append(["sum", list(event.contributors), *weights])
                 reply.total = event.total.tolist()
             case _:
                 raise TypeError(event)

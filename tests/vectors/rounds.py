@@ -18,7 +18,7 @@ from secagg.wire.messages import (
     SurvivorSignature,
     UnmaskAnswer,
 )
-from tests.vectors.stage import Cast, Change, play
+from tests.vectors.stage import Cast, Change, Silence, play
 
 __all__ = ["Case", "bases", "graph_of", "rounds", "scattered"]
 
@@ -34,8 +34,10 @@ class Case:
     expect: Mapping[str, Any]
     """`refused`: party, layer, whom it blames; `blamed` and `sum`: nodes; `failed`: why."""
     changes: Sequence[Change] = ()
-    silent: Mapping[str, tuple[type[Message], int]] = field(default_factory=dict)
+    silent: Silence = field(default_factory=dict)
     to_the_end: bool = False
+    weights: tuple[int, ...] = ()
+    """What the coordinator of ckks gives to nodes, if not what it gives in the base."""
 
 
 @functools.cache

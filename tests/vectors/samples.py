@@ -61,7 +61,7 @@ SAMPLES: Final[Mapping[str, tuple[Any, ...]]] = {
     "SurvivorSignature": (7, SIGNATURE),
     "UnmaskRequest": (7, (("node-a", SIGNATURE),)),
     "UnmaskAnswer": (7, (("node-a", SHARE),), (("node-b", SHARE),)),
-    "Announcement": (7, SEALING_KEY, 1.5),
+    "Announcement": (7, SEALING_KEY, 12),
     "CommitteeKeys": (7, (SEALING_KEY,)),
     "SealedSecret": (7, 0, (bytes(1104), b"")),
     "CipherChunk": (7, 0, bytes(20)),
@@ -123,7 +123,9 @@ MALFORMED: Final[Mapping[str, bytes]] = {
         b"\x9e\xc2\x01", b"\x9d\x01"
     ),
     "nil for a key": encode(Announcement(7, SEALING_KEY, None)).replace(_KEY, b"\xc0"),
-    "a distance below 0": encode(Announcement(7, SEALING_KEY, -1.0)),
+    "a distance below 0": encode(Announcement(7, SEALING_KEY, -1)),
+    "a distance beyond 64 eighths": encode(Announcement(7, SEALING_KEY, 65)),
+    "a distance that is not counted": encode(Announcement(7, SEALING_KEY, 1.5)),  # type: ignore[arg-type]
     "nested arrays": b"\x91" * 5000 + b"\x90",
     "a length that no frame holds": b"\x94\x12\x07\x01\xc6\xff\xff\xff\xff",
 }

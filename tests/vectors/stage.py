@@ -14,20 +14,43 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
+from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.graph import Graph
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import Message
-from tests.vectors.files import Operation
+from tests.vectors.files import REFERENCE, Operation
 from tests.vectors.mlkem import encapsulate
-from tests.vectors.real import RealCoordinator, RealNode, TestIdentity, setup_of
+from tests.vectors.real import (
+    Encapsulate,
+    RealCoordinator,
+    RealMaskingNode,
+    RealNode,
+    TestIdentity,
+    setup_of,
+)
 from tests.vectors.slow import COORDINATOR, Refused, Reply
 
-__all__ = ["Cast", "Change", "Recording", "Rewrite", "compact", "drawn", "play", "write"]
+__all__ = [
+    "Cast",
+    "Change",
+    "Recording",
+    "Rewrite",
+    "Silence",
+    "compact",
+    "drawn",
+    "pieces_of",
+    "play",
+    "write",
+]
 
 Rewrite: TypeAlias = (
     "Callable[[Cast, Any], Sequence[tuple[str, Message | bytes]] | Message | bytes]"
 )
 """(cast, message) to what arrives instead: a message, or several as (sender, message)."""
+
+
+Silence: TypeAlias = Mapping[str, tuple[type[Message], int]]
+"""Node to the message that it fails to send, and how many of that type it sent before."""
 
 
 def drawn(*labels: object, size: int = 32) -> bytes:
@@ -39,7 +62,7 @@ def drawn(*labels: object, size: int = 32) -> bytes:
 class Cast:
     """The parties of a round: parameters, identities, inputs and secrets, all from labels."""
 
-    def __init__(self, name: str, n: int, **parameters: int) -> None:
+    def __init__(self, name: str, n: int, **parameters: Any) -> None:
         self.name = name
         self.cohort = tuple(f"node-{chr(ord('a') + index)}" for index in range(n))
         self.identities = {
@@ -56,6 +79,18 @@ class Cast:
         self.checked = setup_of(self.setup)
         self.nodes = {node: self._node(node) for node in self.cohort}
         self.capsules: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+        self.pieces: dict[str, bytes] = {}
+        """What messages have in common, by name."""
+
+    def coordinator(self) -> RealCoordinator:
+        return RealCoordinator(self.checked)
+
+    def role(self, node: str, encapsulate: Encapsulate) -> RealNode:
+        written = self.nodes[node]
+        return RealMaskingNode(self.checked, node, node=written, encapsulate=encapsulate)
+
+    def learn(self, sender: str, message: Message) -> None:
+        """Note the pieces of a message that others will have as well."""
 
     def _node(self, node: str) -> dict[str, Any]:
         single = ("round_secret", "self_seed", "coin_seed", "agreement")
@@ -131,7 +166,7 @@ def play(
     cast: Cast,
     changes: Sequence[Change] = (),
     *,
-    silent: Mapping[str, tuple[type[Message], int]] | None = None,
+    silent: Silence | None = None,
     to_the_end: bool = True,
 ) -> Recording:
     """Play a round.
@@ -151,12 +186,12 @@ class _Play:
         self,
         cast: Cast,
         changes: Sequence[Change],
-        silent: Mapping[str, tuple[type[Message], int]],
+        silent: Silence,
         to_the_end: bool,
     ) -> None:
         self.cast, self.changes, self.silent, self.to_the_end = cast, changes, silent, to_the_end
         self.recording = Recording()
-        self.coordinator = RealCoordinator(cast.checked)
+        self.coordinator = cast.coordinator()
         self.nodes = {node: self._make(node) for node in cast.cohort}
         self.queue: deque[tuple[str, str, bytes]] = deque()
         self.counts: Counter[tuple[str, str, type]] = Counter()
@@ -168,8 +203,7 @@ class _Play:
             self.recording.used.add((me, responder))
             return self.cast.encapsulate(me, responder, key)
 
-        node = self.cast.nodes[me]
-        return RealNode(self.cast.checked, me, node=node, encapsulate=encapsulated)
+        return self.cast.role(me, encapsulated)
 
     def run(self) -> Recording:
         self._note(Operation(COORDINATOR, "start"), self.coordinator.start)
@@ -180,7 +214,8 @@ class _Play:
                 self._deliver(*self.queue.popleft())
             else:
                 self._note(Operation(COORDINATOR, "timeout"), self.coordinator.on_timeout)
-        self.recording.graph = self.coordinator._role._seen.graph
+        if isinstance(self.coordinator.role, MaskingCoordinator):
+            self.recording.graph = self.coordinator.role._seen.graph
         return self.recording
 
     def _deliver(self, sender: str, receiver: str, data: bytes) -> None:
@@ -232,6 +267,9 @@ class _Play:
 
 def write(cast: Cast, recording: Recording, texts: dict[str, str]) -> list[dict[str, Any]]:
     """Return the operations as a file has them; add the messages that are new to `texts`."""
+    for operation in recording.operations:
+        for _, data in operation.sends:
+            cast.learn(operation.at, decode(data, sender=operation.at))
     names = {_expanded(name, texts): name for name in texts}
     return [_entry(cast, operation, texts, names) for operation in recording.operations]
 
@@ -273,12 +311,25 @@ ADVERT: Final = "/KeyAdvert"
 def shortened(cast: Cast, data: bytes, texts: Mapping[str, str]) -> str:
     """Return `data` in hexadecimal, with references for the capsules and adverts inside."""
     text = data.hex()
+    for name, piece in cast.pieces.items():
+        if len(piece) < len(data):
+            text = text.replace(piece.hex(), f"{{{name}}}")
     for (initiator, responder), (_, capsule) in cast.capsules.items():
         text = text.replace(capsule.hex(), f"{{{initiator}>{responder}}}")
     for name, advert in texts.items():
         if name.endswith(ADVERT) and len(text) > len(advert):
             text = text.replace(advert, f"{{{name}}}")
     return text
+
+
+def pieces_of(cast: Cast, known: Mapping[str, str], *used: object) -> dict[str, str]:
+    """Return the pieces that `used` refers to, as a file has them, but for those known before."""
+    named = dict.fromkeys(REFERENCE.findall(repr(used)))
+    return {
+        name: shortened(cast, cast.pieces[name], {})
+        for name in named
+        if name in cast.pieces and name not in known
+    }
 
 
 def compact(entries: list[dict[str, Any]], base: list[dict[str, Any]]) -> list[dict[str, Any]]:
