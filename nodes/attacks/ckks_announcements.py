@@ -42,9 +42,10 @@ def _unusable_key(stage: Federation, due: Announcement) -> list[Message]:
     return [msgspec.structs.replace(due, key=make_key(own._setup, own._signer, nothing))]
 
 
-def _distance(value: float | None) -> Move:
+def _distance(value: float) -> Move:
     def change(_: Federation, due: Announcement) -> list[Message]:
-        return [msgspec.structs.replace(due, distance=value)]
+        other: Any = value
+        return [msgspec.structs.replace(due, distance=other)]
 
     return instead(Announcement, change)
 
@@ -78,22 +79,22 @@ ANNOUNCEMENT_ATTACKS: Final[tuple[Attack, ...]] = (
     ckks_node_attack(
         "impossible-distance",
         "A node discloses a distance that is no number.",
-        ("H-16",),
+        ("H-16", "W-02"),
         lambda: _distance(math.nan),
         weighs=True,
     ),
     ckks_node_attack(
-        "huge-distance",
+        "greatest-distance",
         "A node discloses the greatest distance there is, to move the others' weights.",
         ("H-11",),
-        lambda: _distance(1e9),
+        lambda: _distance(64),
         weighs=True,
     ),
     ckks_node_attack(
         "unasked-distance",
         "A node discloses a distance where none is asked for.",
         ("H-16",),
-        lambda: _distance(0.0),
+        lambda: _distance(0),
         judge=_took_distance,
     ),
 )

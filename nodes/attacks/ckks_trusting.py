@@ -8,7 +8,7 @@ server; nothing but the demonstration may use it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -149,6 +149,10 @@ class _TrustingUploads(Uploads):
 class _TrustingOpening(Opening):
     """Opens by the first answers, whatever comes out."""
 
+    def members(self, nodes: Iterable[NodeId]) -> None:
+        """Take these nodes for the committee, as all others do that were shown their keys."""
+        self._committee = tuple(nodes)
+
     def take(self, sender: NodeId, answer: SumShare) -> str:
         """Store an answer."""
         committee = self._terms.committee
@@ -199,7 +203,7 @@ class TrustingCoordinator(CkksCoordinator):
         match message:
             case Announcement():
                 self._keys[message.key.node_id] = message.key
-                self._distances[sender] = message.distance or 0.0
+                self._distances[sender] = message.distance or 0
             case SealedSecret() | CipherChunk():
                 return self._uploads.take(sender, message)
             case SurvivorSignature():
@@ -207,6 +211,7 @@ class TrustingCoordinator(CkksCoordinator):
             case SumShare():
                 if not isinstance(self._opening, _TrustingOpening):
                     self._opening = _TrustingOpening(self._setup, self._ring, self._weights)
+                    self._opening.members(key.node_id for key in self._members)
                 self._opening.take(sender, message)
             case _:
                 return False

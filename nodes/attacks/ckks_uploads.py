@@ -35,6 +35,8 @@ from secagg.wire.messages import (
 
 __all__ = ["UPLOAD_ATTACKS"]
 
+_SOME: Final = 64
+"""Coordinates of which one at least has a sum of the others that is not negative."""
 _TWO_CHUNKS: Final = 10_000
 """Coordinates that take two chunks at least."""
 
@@ -193,6 +195,7 @@ UPLOAD_ATTACKS: Final[tuple[Attack, ...]] = (
         ("H-14",),
         lambda: _values("impossible"),
         costs=None,
+        size=lambda n, dim: (n, max(dim, _SOME)),
     ),
     ckks_node_attack(
         "values-over-bound",
