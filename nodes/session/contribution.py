@@ -35,7 +35,7 @@ class RoundMean:
     delta: NDArray[np.float64] = field(repr=False)
     """Shape (model_dim,): Σ wΔθ / Σ w."""
     centroid: NDArray[np.float64] = field(repr=False)
-    """Shape (embedding_dim,): Σ w·centroid / Σ w, the next global reference."""
+    """Shape (embedding_dim,): Σ w·centroid / Σ w, cut to a mean square of 1; the next reference."""
     weight: float
     """Mean weight: the consistency weights, or those that the coordinator gave."""
     loss: float
@@ -93,9 +93,19 @@ def read_sum(total: RingVector, weights: Sequence[int], encoding: FixedPoint) ->
         return None
     return RoundMean(
         delta=sums["update"] / weight,
-        centroid=sums["centroid"] / weight,
+        centroid=_within(sums["centroid"] / weight),
         weight=weight / n,
         loss=float(sums["loss"][0]) / sum(weights),
         clipped=round(float(sums["clipped"][0]) * share),
         samples=tuple(round(float(count) * share) for count in sums["samples"]),
     )
+
+
+def _within(centroid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a mean of standardised embeddings no longer than one can be.
+
+    A node that gives a negative weight could make it as long as it likes, and nodes refuse a
+    reference that is (H-16).
+    """
+    square = float(centroid @ centroid) / len(centroid)
+    return centroid / np.sqrt(square) if square > 1 else centroid

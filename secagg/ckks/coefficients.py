@@ -90,8 +90,8 @@ def fits(
 ) -> bool:
     """Tell whether errors and values of some opened blocks are possible (H-13).
 
-    A wrong secret leaves coefficients uniform modulo q. At the worst three of four such pass, so
-    that of 2048 all do with a chance of 2^-780.
+    A wrong secret leaves coefficients uniform modulo q. That all of a block pass then has a chance
+    below 2^-780 for weights up to 1, 2^-410 for 3, and nowhere above 2^-48 (2, at its worst size).
     """
     return _values(opened, parameters, value_bits=value_bits, weight=weight) is not None
 

@@ -17,7 +17,6 @@ from secagg.tails import bars
 
 __all__ = [
     "OFFER_DRAWS_BITS",
-    "SEALING_BYTES",
     "SHARE_BYTES",
     "SHARE_PRIMES",
     "CommitteeParameters",
@@ -34,8 +33,6 @@ LARGEST: Final = 4096
 """Largest committee; the keys of a larger one would not fit a message."""
 SHARE_BYTES: Final = 200_000
 """Most bytes of field elements that a node sends to all members together."""
-SEALING_BYTES: Final = 1136
-"""What sealing adds to a share: ML-KEM-768 capsule 1088, X25519 key 32, tag 16."""
 SHARE_PRIMES: Final = {65_521: 2, 16_777_213: 3}
 """Fields of the shares, the greatest primes of 16 and 24 bits, to the bytes of an element."""
 

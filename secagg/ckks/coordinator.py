@@ -234,6 +234,8 @@ class CkksCoordinator:
         present = {node for node in self._keys if node not in self._gone}
         self._members = tuple(self._keys[node] for node in self._committee if node in present)
         needed = self._terms.committee.answers
+        if len(present) < self._setup.quorum:
+            return self._fail(AbortReason.TOO_FEW_KEYS, self._setup.quorum, alive=len(present))
         if len(self._members) < needed:
             return self._fail(AbortReason.COMMITTEE_TOO_SMALL, needed, alive=len(self._members))
         weights = self._weights_of(sorted(present))

@@ -105,6 +105,11 @@ def check_ring(ring: RingParameters, n: int, *, value_bits: int, max_weight: int
                 f"{name} is {value}: with all but two nodes colluding less than 128 bits are left",
                 hint=f"use at least {least} for weights up to {max_weight}",
             )
+        if value > 2 * least:
+            raise ConfigError(
+                f"{name} is {value}: it costs the nodes time and room for nothing",
+                hint=f"use {least} for weights up to {max_weight}",
+            )
     noise = n * max_weight * ERROR_BOUND * ring.error_terms
     for name, value, least in (
         ("values_per_coefficient", ring.values_per_coefficient, 1),

@@ -127,7 +127,7 @@ class Opening:
     def _accusation(self, dealer: NodeId) -> PeerBlamed:
         """Blame a dealer, beyond doubt if at least one who accuses it cannot collude."""
         accusers = self._accused[dealer]
-        if len(accusers) > self._setup.colluders:
+        if len(accusers) > max(1, self._setup.colluders):
             return PeerBlamed(dealer, f"its shares do not open for {len(accusers)} members")
         reason = f"its shares do not open, or {', '.join(accusers)} says so wrongly"
         return PeerBlamed(dealer, reason, certain=False)

@@ -9,6 +9,7 @@ Source: specs/36-ckks.md section 6.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -61,8 +62,8 @@ def weights_from(
     """Return integer weights in proportion to 1 / (1 + distance), 0 to `max_weight`.
 
     Nodes beyond three standard deviations from the median get 0, the farthest first, as long as a
-    quorum is left. The others get at least 1. Weights too uneven for the nodes to open a sum of
-    are drawn together until they are not.
+    quorum is left. The others get at least 1. Weights are drawn together until the nodes would open
+    a sum over any quorum of them.
 
     Args:
         distances: Smoothed distances, at least 0.
@@ -75,7 +76,7 @@ def weights_from(
     top = max(kept.values(), default=1.0)
     weights = {node: max(1, round(max_weight * w / top)) for node, w in kept.items()}
     for least in range(2, max_weight + 1):
-        if is_even(tuple(weights.values()), effective):
+        if _stays_even(tuple(weights.values()), quorum, effective):
             break
         weights = {node: max(least, weight) for node, weight in weights.items()}
     return {node: weights.get(node, 0) for node in distances}
@@ -101,6 +102,23 @@ def is_even(weights: Sequence[int] | bytes, effective: int) -> bool:
     """Tell whether (Σ w)² / Σ w² is at least `effective` (H-11), in integers."""
     squares = sum(weight * weight for weight in weights)
     return squares > 0 and sum(weights) ** 2 >= effective * squares
+
+
+def _stays_even(weights: Sequence[int], quorum: int, effective: int) -> bool:
+    """Tell whether every `quorum` of these weights is even enough.
+
+    As a function of one weight (Σ w)² / Σ w² rises and then falls: it is least for some of the
+    lightest with some of the heaviest.
+    """
+    ordered = sorted(weights)
+    size, sums = min(quorum, len(ordered)), [0, *itertools.accumulate(ordered)]
+    squares = [0, *itertools.accumulate(weight * weight for weight in ordered)]
+    for light in range(size + 1):
+        heavy = len(ordered) - (size - light)  # where the heaviest begin
+        total = sums[light] + sums[-1] - sums[heavy]
+        if total**2 < effective * (squares[light] + squares[-1] - squares[heavy]):
+            return False
+    return True
 
 
 def coarse(distance: float) -> int:

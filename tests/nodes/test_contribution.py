@@ -47,3 +47,19 @@ def test_the_contribution_holds_all_that_depends_on_a_node_and_decodes_to_the_me
     weighted = weighted + 0.5 * updates[1].delta + 0.2 * updates[2].delta
     step = offer.update_bound / encoding.largest
     assert mean.delta == pytest.approx(weighted / 1.6, abs=4 * step)
+
+
+@pytest.mark.req("H-16")
+def test_a_negative_weight_does_not_stretch_the_next_reference() -> None:
+    """A node could end every run: the others refuse a reference that no mean of rows can be."""
+    offer = offer_for(3)
+    encoding = encoding_of(offer)
+    source = InsecureLabelledRng(1, "rounding")
+    honest = LocalUpdate(np.zeros(DIM, np.float32), np.ones(4, np.float32), 0.5, 1.0, 1.0, 100)
+    evil = replace(honest, weight=-0.95, centroid=np.full(4, -4.0, np.float32))
+    total = np.zeros(encoding.dim, dtype=np.uint32)
+    for update in (honest, honest, evil):
+        total += encode_update(update, encoding, source)
+    mean = read_sum(total & np.uint32((1 << offer.ring_bits) - 1), (1, 1, 1), encoding)
+    assert mean is not None
+    assert float(mean.centroid @ mean.centroid) == pytest.approx(4.0)
