@@ -18,17 +18,25 @@ RING = smallest_ring(10, VALUE_BITS, 1)
 PLACES = RING.degree * RING.values_per_coefficient
 
 
-def message(values: list[int], ring_bits: int = 20, ring: RingParameters = RING) -> NDArray:
+def message(
+    values: list[int], ring_bits: int = 20, ring: RingParameters = RING
+) -> NDArray[np.int64]:
     vector = (np.array(values, np.int64) & ((1 << ring_bits) - 1)).astype(np.uint32)
     return to_message(vector, ring, ring_bits=ring_bits, value_bits=VALUE_BITS)
 
 
-def read(opened: NDArray, dim: int, weight: int = 1, ring: RingParameters = RING) -> list | None:
+def read(
+    opened: NDArray[np.int64], dim: int, weight: int = 1, ring: RingParameters = RING
+) -> list[int] | None:
     total = read_sum(opened, ring, dim=dim, ring_bits=20, value_bits=VALUE_BITS, weight=weight)
     if total is None:
         return None
     signed = total.astype(np.int64)
     return [int(value) - ((value >> 19) << 20) for value in signed]
+
+
+def fit(opened: NDArray[np.int64], weight: int) -> bool:
+    return fits(opened, RING, value_bits=VALUE_BITS, weight=weight)
 
 
 def test_several_values_share_a_coefficient() -> None:
@@ -89,13 +97,14 @@ def test_an_error_beyond_what_errors_add_up_to_is_no_sum(
 ) -> None:
     opened = weight * message([5, -5] * (PLACES // 2))
     opened[0, place] += sign * weight * ERROR_BOUND * RING.error_terms
-    assert fits(opened, RING, weight=weight)
+    assert fit(opened, weight)
     assert read(opened, PLACES, weight) is not None
     opened[0, place] += sign
-    assert not fits(opened, RING, weight=weight)
+    assert not fit(opened, weight)
     assert read(opened, PLACES, weight) is None
 
 
+@pytest.mark.req("H-13")
 @pytest.mark.req("H-14")
 @pytest.mark.parametrize("weight", [1, 3])
 @pytest.mark.parametrize("plane", [0, 1])
@@ -106,7 +115,7 @@ def test_a_value_beyond_what_values_add_up_to_is_no_sum(
     opened = weight * message([extreme] * PLACES)
     assert read(opened, PLACES, weight) is not None
     opened[0, 3] += beyond << (RING.noise_bits + plane * RING.field_bits)
-    assert fits(opened, RING, weight=weight)  # the errors alone do not tell
+    assert not fit(opened, weight)
     assert read(opened, PLACES, weight) is None
 
 
@@ -116,16 +125,26 @@ def test_unused_places_are_zero(dim: int) -> None:
     opened = message([1] * dim)
     coefficient, plane = dim % RING.degree, dim // RING.degree
     opened[0, coefficient] += 1 << (RING.noise_bits + plane * RING.field_bits)
-    assert fits(opened, RING, weight=1)
+    assert fit(opened, 1)  # that it is unused is known only where all is read
     assert read(opened, dim) is None
     assert read(opened, dim + 1) == [*[1] * dim, 1]
+
+
+@pytest.mark.req("H-13")
+@pytest.mark.parametrize("n", [3, 10, 12, 24, 48, 97, 195, 780])
+def test_a_wrong_secret_is_told_whatever_the_cohort(n: int) -> None:
+    """Errors of 780 nodes fill all but a few of their bits: values tell then."""
+    ring = smallest_ring(n, VALUE_BITS, 1)
+    half = ring_modulus(ring.degree, ring.modulus_bits) // 2
+    opened = np.random.default_rng(n).integers(-half, half, (1, ring.degree))
+    assert not fits(opened, ring, value_bits=VALUE_BITS, weight=n)
 
 
 @pytest.mark.req("H-14")
 def test_uniform_residues_are_no_sum() -> None:
     half = ring_modulus(RING.degree, RING.modulus_bits) // 2
     opened = np.random.default_rng(1).integers(-half, half, (1, RING.degree))
-    assert not fits(opened, RING, weight=10)
+    assert not fit(opened, 10)
     assert read(opened, PLACES, 10) is None
 
 

@@ -173,9 +173,22 @@ def test_known_shares_in_the_place_of_all_others_do_not_open_one_input() -> None
     for member in COHORT[1:]:
         others = [node for node in COHORT if node not in (VICTIM, member)]
         boxes = {node: seal_box(SETUP, evil, node, by_hand.keys[member], known) for node in others}
-        keys = {node: make_key(SETUP, TestSigner("coordinator"), evil) for node in others[:1]}
-        answer = by_hand.answer(member, by_hand.dealt(member, boxes=boxes, keys=keys))
+        answer = by_hand.answer(member, by_hand.dealt(member, boxes=boxes))
         assert named(by_hand, member, answer) == tuple(others)
+
+
+@pytest.mark.req("H-04")
+@pytest.mark.req("H-05")
+def test_a_box_under_a_key_of_the_coordinators_own_ends_the_round_for_the_member() -> None:
+    by_hand = ByHand(SETUP).deal().cosign()
+    evil = HybridKeys(b"e" * 32)
+    for member, dealer in itertools.pairwise(COHORT):
+        box = seal_box(SETUP, evil, dealer, by_hand.keys[member], bytes(4096))
+        key = make_key(SETUP, TestSigner("coordinator"), evil)
+        dealt = by_hand.dealt(member, boxes={dealer: box}, keys={dealer: key})
+        with pytest.raises(RemoteProtocolError, match="forged key") as caught:
+            by_hand.tell(member, dealt)
+        assert caught.value.peer == "coordinator"
 
 
 @pytest.mark.req("H-05")
@@ -211,11 +224,11 @@ def test_boxes_moved_between_members_dealers_and_rounds_do_not_open() -> None:
 
 @pytest.mark.req("H-04")
 @pytest.mark.req("H-05")
-def test_keys_of_two_dealers_swapped_name_both() -> None:
+def test_keys_of_two_dealers_swapped_are_refused() -> None:
     by_hand = ByHand(SETUP).deal().cosign()
     swapped = {COHORT[2]: by_hand.keys[COHORT[3]], COHORT[3]: by_hand.keys[COHORT[2]]}
-    answer = by_hand.answer(MEMBER, by_hand.dealt(MEMBER, keys=swapped))
-    assert named(by_hand, MEMBER, answer) == (COHORT[2], COHORT[3])
+    with pytest.raises(RemoteProtocolError, match="forged key"):
+        by_hand.tell(MEMBER, by_hand.dealt(MEMBER, keys=swapped))
 
 
 @pytest.mark.req("H-12")
@@ -226,8 +239,11 @@ def test_a_member_never_answers_for_other_survivors_than_were_co_signed() -> Non
     with pytest.raises(RemoteProtocolError):
         by_hand.tell(COHORT[0], by_hand.dealt(COHORT[0], COHORT))
     others = (*COHORT[:3], COHORT[4])
-    answer = by_hand.answer(MEMBER, by_hand.dealt(MEMBER, others))
-    assert answer.unopened == (COHORT[3],)  # what stands in its place was not dealt by it
+    with pytest.raises(RemoteProtocolError, match="forged"):  # in the place of another dealer
+        by_hand.tell(COHORT[2], by_hand.dealt(COHORT[2], others))
+    moved = {COHORT[3]: by_hand.boxes[COHORT[4]][MEMBER]}
+    answer = by_hand.answer(MEMBER, by_hand.dealt(MEMBER, survivors, boxes=moved))
+    assert answer.unopened == (COHORT[3],)
     member = COHORT[4]
     answer = by_hand.answer(member, by_hand.dealt(member, survivors))
     assert answer.share

@@ -96,22 +96,41 @@ def test_a_share_that_is_none_is_named_and_nothing_is_given_away(data: bytes) ->
     assert answer.share == b""
 
 
+def altered(share: DealtShare, part: int) -> DealtShare:
+    parts = list(share)
+    parts[part] = parts[part][:-1] + bytes([parts[part][-1] ^ 1])
+    return tuple(parts)  # type: ignore[return-value]
+
+
 @pytest.mark.req("H-05")
 @pytest.mark.req("H-12")
-@pytest.mark.parametrize("part", range(4))
-def test_whatever_of_a_dealt_share_is_altered_names_the_dealer(part: int) -> None:
+def test_an_altered_box_names_its_dealer() -> None:
     one, node = member(), COHORT[1]
-    share = list(DEALT[node])
-    share[part] = share[part][:-1] + bytes([share[part][-1] ^ 1])
-    altered: DealtShare = tuple(share)  # type: ignore[assignment]
-    one.take(0, [altered if name == node else each for name, each in DEALT.items()])
+    shares = [altered(each, 3) if name == node else each for name, each in DEALT.items()]
+    assert one.take(0, shares) == ""
     assert one.answer().unopened == (node,)
 
 
 @pytest.mark.req("H-05")
-def test_a_swap_of_two_dealers_names_both() -> None:
-    one, shares = member(), list(DEALT.values())
-    one.take(0, [shares[1], shares[0], *shares[2:]])
+@pytest.mark.parametrize("part", range(3))
+def test_a_key_that_its_dealer_did_not_sign_is_the_coordinators_fault(part: int) -> None:
+    """An honest coordinator has checked it: nobody else can have altered it."""
+    one, node = member(), COHORT[1]
+    shares = [altered(each, part) if name == node else each for name, each in DEALT.items()]
+    assert f"forged key ({node}" in one.take(0, shares)
+    assert not one.complete
+
+
+@pytest.mark.req("H-05")
+def test_a_swap_of_two_dealers_is_the_coordinators_fault() -> None:
+    shares = list(DEALT.values())
+    assert "forged key" in member().take(0, [shares[1], shares[0], *shares[2:]])
+
+
+@pytest.mark.req("H-05")
+def test_a_swap_of_two_boxes_names_both_dealers() -> None:
+    one, (first, second, *rest) = member(), list(DEALT.values())
+    assert one.take(0, [(*first[:3], second[3]), (*second[:3], first[3]), *rest]) == ""
     assert one.answer().unopened == (COHORT[0], COHORT[1])
 
 

@@ -11,13 +11,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from secagg.ckks.weighting import (
+    DISTANCE_STEPS,
     MAX_DISTANCE,
-    is_disclosed,
+    coarse,
     is_even,
     least_effective,
     smoothed,
     weights_from,
 )
+from secagg.errors import LocalProtocolError
 from tests.support.ckks import ckks_setup
 
 
@@ -72,23 +74,26 @@ def test_least_effective_is_two_beyond_all_that_collude() -> None:
 
 @pytest.mark.req("H-16")
 @pytest.mark.parametrize(
-    ("distance", "weighed", "private"),
-    [
-        (None, False, True),
-        (0.0, True, False),
-        (1.5, True, False),
-        (MAX_DISTANCE, True, False),
-        (MAX_DISTANCE * 1.01, False, False),
-        (-0.1, False, False),
-        (float("nan"), False, False),
-        (float("inf"), False, False),
-    ],
+    ("distance", "told"),
+    [(0.0, 0), (0.06, 0), (0.07, 1), (0.125, 1), (1.0, 8), (7.9, 63), (8.0, 64), (1e300, 64)],
 )
-def test_a_distance_is_given_just_where_it_is_due(
-    distance: float | None, weighed: bool, private: bool
-) -> None:
-    assert is_disclosed(ckks_setup(5, weighs=True), distance) is weighed
-    assert is_disclosed(ckks_setup(5), distance) is private
+def test_a_distance_is_told_in_eighths_and_not_beyond_eight(distance: float, told: int) -> None:
+    assert coarse(distance) == told
+    assert type(coarse(distance)) is int
+
+
+@pytest.mark.req("H-16")
+def test_all_that_is_told_of_a_distance_is_one_of_65_numbers() -> None:
+    told = {coarse(distance) for distance in np.geomspace(1e-6, 1e6, 5000)}
+    assert told == set(range(65))
+    assert coarse(float("inf")) == 64 == MAX_DISTANCE * DISTANCE_STEPS
+
+
+@pytest.mark.req("H-16")
+@pytest.mark.parametrize("distance", [-0.1, -1e-9, float("nan"), float("-inf")])
+def test_what_is_no_distance_is_refused(distance: float) -> None:
+    with pytest.raises(LocalProtocolError):
+        coarse(distance)
 
 
 def test_each_round_counts_one_half() -> None:
