@@ -34,6 +34,7 @@ __all__ = [
     "keys_of_node",
     "moved_residues",
     "moved_shares",
+    "resigned",
     "resigned_key",
     "shown",
     "view_of",
@@ -60,6 +61,11 @@ def announced(change: Callable[[CkksCast, SealingKey], SealingKey]) -> Rewrite:
         return replace(message, key=change(cast, message.key))
 
     return rewrite
+
+
+def resigned(**changes: Any) -> Callable[[Any, SealingKey], SealingKey]:
+    """Return a change of a key's fields, and a good signature over them."""
+    return lambda cast, key: resigned_key(cast, key, **changes)
 
 
 def shown(node: str, change: Callable[[CkksCast, SealingKey], SealingKey]) -> Rewrite:
