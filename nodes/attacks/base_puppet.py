@@ -91,7 +91,9 @@ class BasePuppet(ABC):
             self.faults[node] = fault
             self.blamed |= {fault.peer} - {node}
             return []
-        self.blamed |= {event.peer for event in step.events if isinstance(event, PeerBlamed)}
+        for event in step.events:
+            if isinstance(event, PeerBlamed):
+                self.blamed.add(event.peer if event.certain else f"{event.peer} (in doubt)")
         return [decode(encode(out.message), sender=node) for out in step.send]
 
     def outcome(self, released: int) -> str:

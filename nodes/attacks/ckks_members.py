@@ -81,15 +81,14 @@ MEMBER_ATTACKS: Final[tuple[Attack, ...]] = (
     ckks_node_attack(
         "accused-stranger",
         "A member says that the boxes of a node that dealt nothing do not open.",
-        ("H-12",),
+        ("H-12", "H-13"),
         lambda: instead(SumShare, _no_dealers),
     ),
     ckks_node_attack(
         "accused-dealer",
         "A member says that an honest dealer's box does not open.",
-        (),
+        ("H-13",),
         lambda: instead(SumShare, _accusing),
-        promised=False,
     ),
     ckks_node_attack(
         "second-answer",

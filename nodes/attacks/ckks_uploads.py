@@ -220,15 +220,14 @@ UPLOAD_ATTACKS: Final[tuple[Attack, ...]] = (
     ),
     ckks_node_attack(
         "framed-member",
-        "A node deals one member a share that does not fit the others.",
-        (),
+        "A node deals one member a share that does not fit the others, so that it seems to lie.",
+        ("H-13",),
         lambda: uploaded(_one_wrong),
-        promised=False,
     ),
     ckks_node_attack(
         "shut-box",
         "A node seals noise for one member.",
-        ("H-12",),
+        ("H-12", "H-13"),
         lambda: _shut(1),
     ),
     ckks_node_attack(

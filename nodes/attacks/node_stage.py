@@ -188,7 +188,7 @@ class Federation:
                 self._lanes.setdefault(each.source, deque()).append(each)
         for event in step.events:
             if isinstance(event, PeerBlamed) and source != self.evil:
-                self._observer.note_blame(event.peer, event.reason)
+                self._observer.note_blame(event.peer, event.reason, certain=event.certain)
             elif isinstance(event, SumReady | RoundFailed):
                 self._observer.end = event
             elif isinstance(event, PeersMissed):

@@ -50,6 +50,7 @@ class Observer:
     crash: str = ""
     copied: int = 0
     _blamed: set[NodeId] = field(default_factory=set)
+    _doubted: set[NodeId] = field(default_factory=set)
     _reasons: list[str] = field(default_factory=list)
     _captured: list[RingVector] = field(default_factory=list, repr=False)
     _held: set[NodeId] = field(default_factory=set)  # of whose upload there is a part
@@ -57,9 +58,9 @@ class Observer:
 
     # --- what is seen --------------------------------------------------------------------------
 
-    def note_blame(self, node: NodeId, reason: str) -> None:
-        """An honest party blames a node."""
-        self._blamed.add(node)
+    def note_blame(self, node: NodeId, reason: str, *, certain: bool = True) -> None:
+        """An honest party blames a node, beyond doubt or not."""
+        (self._blamed if certain else self._doubted).add(node)
         self._reasons.append(reason)
 
     def note_crash(self, party: NodeId, error: Exception) -> None:
@@ -116,7 +117,7 @@ class Observer:
             elsewhere=elsewhere,
             here=next((gain for gain in gains if gain), NOTHING),
             outcome=self._outcome(wrong),
-            blamed=tuple(sorted(self._blamed)),
+            blamed=(*sorted(self._blamed), *self._in_doubt()),
             revealed=bool(revealed),
             wrong_sum=bool(wrong),
         )
@@ -156,6 +157,10 @@ class Observer:
         """Name a node that was blamed and did nothing, nor was anything done in its name."""
         framed = sorted(self._blamed - {self.evil, self.suspect, COORDINATOR})
         return f"{framed[0]} is blamed, who did nothing" if framed else ""
+
+    def _in_doubt(self) -> list[str]:
+        """Return those that may have broken the protocol, or another did; it costs them nothing."""
+        return [f"{node} (in doubt)" for node in sorted(self._doubted - self._blamed)]
 
     def _overspent(self) -> str:
         """Say what memory an honest party spent beyond its bound (M-22, W-02)."""

@@ -21,7 +21,7 @@ class Played:
         elsewhere: What it gained against the semi-honest target.
         here: What it gained against this scheme; `NOTHING` if nothing.
         outcome: How the round ended here: an exact sum, an abort reason, an error's class and text.
-        blamed: Whom honest parties blamed, sorted.
+        blamed: Whom honest parties blamed, sorted, and then whom in doubt.
         revealed: The attacker opened an input, or a sum that it should not have: an actual
             reconstruction that matches the true inputs. A gain of another kind, such as a lost
             place or a chosen graph, is in `here` alone.

@@ -35,6 +35,8 @@ EXPECTED: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
     "impossible-values": (WRONG, "abort: sum_out_of_range", "", ()),
     "other-shares": (WRONG, "abort: sum_out_of_range", "", ()),
     "scattered-shares": (WRONG, "abort: bad_shares", "", ()),
+    "framed-member": (WRONG, SEVEN, "or was dealt not to fit", ("node-0 (in doubt)",)),
+    "accused-dealer": (CRASH, SEVEN, "or node-1 says so wrongly", ("node-0 (in doubt)",)),
     "shut-box": (WRONG, SEVEN, "its share does not open", (EVIL,)),
     "shut-boxes": (WRONG, "abort: too_few_answers", "its share does not open", (EVIL,)),
     "boxes-left-out": (
@@ -53,7 +55,7 @@ EXPECTED: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
         ("node-9",),
     ),
     "forged-co-signature": (NOTHING, SEVEN, "does not verify", (EVIL,)),
-    "wrong-answer": (WRONG, SEVEN, "", (EVIL,)),
+    "wrong-answer": (WRONG, SEVEN, "its answer does not fit", (f"{EVIL} (in doubt)",)),
     "silent-member": (NOTHING, SEVEN, "", ()),
     "malformed-answer": (WRONG, SEVEN, "its share of the sum is malformed", (EVIL,)),
     "accused-stranger": (CRASH, SEVEN, "names dealers that are none", (EVIL,)),
@@ -61,8 +63,6 @@ EXPECTED: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
 }
 BEYOND: Final[dict[str, tuple[str, str]]] = {
     "values-over-bound": (WRONG, "wrong sum over 7 nodes"),
-    "framed-member": ("node-0 is blamed, who did nothing", SEVEN),
-    "accused-dealer": ("node-0 is blamed, who did nothing", SEVEN),
 }
 """What is not promised: attack to what it gains here, and the outcome."""
 

@@ -25,6 +25,7 @@ from secagg.ckks.uploads import Uploads
 from secagg.errors import DecodeError, RemoteProtocolError
 from secagg.primitives import hybrid, packed
 from secagg.schemes import SCHEMES
+from secagg.steps import PeerBlamed
 from secagg.uploads import Turns
 from secagg.wire import codec, envelope
 from secagg.wire.messages import (
@@ -202,10 +203,12 @@ UNSIGNED_VIEWS: Final = handled(Phase.SIGNATURES, _any_signature)
 UNDECODED: Final = attribute(packed, "open_shares", _first_answers)
 UNTESTED: Final = attribute(Opening, "_is_true", lambda *_: True)
 UNBOUNDED: Final = attribute(opening, "read_sum", _read_anything)
+BEYOND_DOUBT: Final = attribute(opening, "PeerBlamed", lambda peer, why, **_: PeerBlamed(peer, why))
 ANSWERS_ANYWAY: Final = attribute(Member, "answer", _answers_anyway)
 ANY_ANSWER: Final = attribute(Opening, "take", _any_answer)
 ANY_WORDS: Final = attribute(packed, "_stack", _any_words)
 
+FRAMED: Final = "node-0 is blamed, who did nothing"
 WRONG: Final = "a wrong sum was released"
 ENTERED: Final = "an upload that is not in its one form entered the sum"
 LOST: Final = "6 honest nodes lost their place"
@@ -223,7 +226,9 @@ NODE_LOCKS: Final[dict[str, tuple[tuple[tuple[Off, ...], str], ...]]] = {
     "impossible-values": (((UNTESTED, UNBOUNDED), WRONG),),
     "other-shares": (((UNTESTED, UNBOUNDED), WRONG),),
     "scattered-shares": (((UNTESTED, UNBOUNDED), WRONG),),
-    "shut-box": (((ANSWERS_ANYWAY,), "node-0 is blamed, who did nothing"),),
+    "framed-member": (((BEYOND_DOUBT,), FRAMED),),
+    "accused-dealer": (((BEYOND_DOUBT,), FRAMED),),
+    "shut-box": (((ANSWERS_ANYWAY, BEYOND_DOUBT), FRAMED),),
     "shut-boxes": (((ANSWERS_ANYWAY, UNTESTED, UNBOUNDED), WRONG),),
     "boxes-left-out": (((ANY_BOXES, ANY_ORDER), ENTERED),),
     "ciphertext-first": (((ANY_ORDER,), LOST),),
@@ -237,7 +242,7 @@ NODE_LOCKS: Final[dict[str, tuple[tuple[tuple[Off, ...], str], ...]]] = {
     ),
     "silent-member": (((ALL_MUST_ANSWER,), LOST),),
     "malformed-answer": (((ANY_ANSWER,), "coordinator crashes: LocalProtocolError"),),
-    "accused-stranger": (((ANY_ANSWER,), "node-nobody is blamed, who did nothing"),),
+    "accused-stranger": (((ANY_ANSWER, BEYOND_DOUBT), "node-nobody is blamed, who did nothing"),),
     "second-answer": (((ANSWERS_FORGOTTEN, UNDECODED), LOST),),
 }
 """Attack to what has to be switched off, and what it then gains."""
@@ -256,6 +261,14 @@ TWICE_LOCKED: Final[dict[str, tuple[tuple[tuple[Off, ...], str], ...]]] = {
         ((UNBOUNDED,), "abort: sum_out_of_range"),
     ),
     "scattered-shares": (((UNBOUNDED,), "abort: bad_shares"),),
+    "shut-box": (
+        ((ANSWERS_ANYWAY,), "exact sum over 7 nodes"),
+        ((BEYOND_DOUBT,), "exact sum over 7 nodes"),
+    ),
+    "accused-stranger": (
+        ((ANY_ANSWER,), "exact sum over 7 nodes"),
+        ((BEYOND_DOUBT,), "names dealers that are none"),
+    ),
     "shut-boxes": (
         ((ANSWERS_ANYWAY,), "abort: sum_out_of_range"),
         ((UNTESTED, UNBOUNDED), "abort: too_few_answers"),
