@@ -110,6 +110,18 @@ def test_with_too_few_members_the_round_fails() -> None:
     assert step.send == ()
 
 
+@pytest.mark.req("H-15")
+def test_nodes_that_are_gone_after_their_keys_are_no_part_of_the_quorum() -> None:
+    by_hand, role = ByHand(SETUP), started()
+    for node in COHORT[:4]:
+        role.receive(node, by_hand.announcements[node], 0.0)
+    for node in COHORT[:2]:
+        role.drop(node, 0.0)
+    step = role.on_timeout(SETUP.input_timeout)
+    assert failure(step) == RoundFailed(AbortReason.TOO_FEW_KEYS, 2, 4)
+    assert step.send == ()
+
+
 # --- phases ---------------------------------------------------------------------------------------
 
 REASONS = {

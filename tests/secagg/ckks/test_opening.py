@@ -378,6 +378,16 @@ def test_a_dealer_is_blamed_for_certain_if_not_all_accusers_can_collude(accusers
     assert event.certain is (accusers > one.setup.colluders)
 
 
+@pytest.mark.req("H-13")
+def test_the_word_of_one_node_is_never_enough() -> None:
+    """Even where nobody is assumed to collude."""
+    one = answered("three")
+    assert one.setup.colluders == 0
+    empty = {one.members[0]: SumShare(7, b"", (one.members[2],))}
+    (event,) = one.opened({**one.true, **empty}).blamed
+    assert not event.certain
+
+
 def test_nothing_of_shares_or_sum_is_shown() -> None:
     one = answered("five")
     opened = one.opened(one.true)

@@ -110,7 +110,17 @@ def given_weights(distances: list[float], **changes: int) -> list[int]:
 
 
 def test_weights_are_in_proportion_to_consistency() -> None:
-    assert given_weights([0.0, 0.0, 1 / 3, 1 / 3, 1.0, 1.0]) == [4, 4, 3, 3, 2, 2]
+    distances = [0.0, 0.0, 1 / 3, 1 / 3, 1.0, 1.0]
+    assert given_weights(distances, quorum=5) == [4, 4, 3, 3, 2, 2]
+
+
+@pytest.mark.req("H-11")
+def test_weights_are_drawn_together_until_any_quorum_is_even() -> None:
+    """Whoever drops out, the nodes open a sum of those who are left."""
+    distances = [0.0, 0.0, 1 / 3, 1 / 3, 1.0, 1.0]
+    assert given_weights(distances, quorum=4) == [4, 4, 3, 3, 2, 2]
+    assert given_weights(distances, quorum=3) == [4] * 6
+    assert given_weights([0.0, *[3.0] * 4], quorum=4) == [4, 2, 2, 2, 2]
 
 
 def test_nodes_that_are_alike_have_no_outliers() -> None:
@@ -134,7 +144,7 @@ def test_two_nodes_have_no_outlier_and_nobody_no_weight() -> None:
 
 @pytest.mark.req("H-11")
 @given(
-    st.lists(st.floats(0, 1e9), min_size=3, max_size=12),
+    st.lists(st.floats(0, 8), min_size=3, max_size=10),
     st.integers(1, 4),
     st.integers(0, 5),
     st.integers(0, 5),
@@ -149,6 +159,8 @@ def test_whatever_is_disclosed_the_weights_are_ones_that_nodes_allow(
     assert len(used) >= quorum
     assert all(0 <= weight <= max_weight for weight in weights)
     assert is_even(used, least)
+    for size in range(quorum, len(used)):
+        assert all(is_even(left, least) for left in itertools.combinations(used, size))
 
 
 def test_the_nearer_node_never_weighs_less() -> None:

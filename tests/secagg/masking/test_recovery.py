@@ -180,7 +180,8 @@ def test_a_wrong_share_beyond_the_first_t_is_found(position: int) -> None:
     assert outcome.blamed == {liar}
     doubt = f"a share of {owner} that it revealed is wrong, or {owner} dealt it wrong"
     proof = "it dealt or revealed wrong shares"  # of its own secret
-    assert PeerBlamed(liar, proof if liar == owner else doubt) in outcome.events
+    own = liar == owner
+    assert PeerBlamed(liar, proof if own else doubt, certain=own) in outcome.events
     assert outcome.total is not None
     assert np.array_equal(outcome.total, fleet.plain_sum())
 
