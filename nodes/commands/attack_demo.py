@@ -116,7 +116,7 @@ def _as_dict(attack: Attack, played: Played) -> dict[str, object]:
 def _print(results: list[tuple[Attack, Played]], elsewhere: str) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("attack", "elsewhere", "here", "how it ended here", "blamed", "rule"):
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title == "attack")
     for attack, played in results:
         beyond = "" if attack.promised else " (beyond what is promised)"
         style = "" if played.failed else "bold red" if attack.promised else "yellow"

@@ -308,10 +308,9 @@ def test_without_its_rules_the_attack_works(
     assert played.here == here
     assert played.wrong_sum == (here == WRONG)
     assert not played.revealed
-    for weighs in (False, True):
-        setup, parties = make_ckks_setup(N, DIM, weighs=weighs)
-        honest = Federation(setup, parties, seed=5, scheme=SCHEMES["ckks"]).play(NOTHING)
-        assert (honest.here, honest.outcome) == (NOTHING, "exact sum over 7 nodes")
+    setup, parties = make_ckks_setup(N, DIM, weighs=name == "impossible-distance")
+    honest = Federation(setup, parties, seed=5, scheme=SCHEMES["ckks"]).play(NOTHING)
+    assert (honest.here, honest.outcome) == (NOTHING, "exact sum over 7 nodes")
 
 
 @pytest.mark.req("A-03")

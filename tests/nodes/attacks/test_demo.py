@@ -34,7 +34,9 @@ def test_every_attack_is_played_and_gains_nothing() -> None:
 
 @pytest.mark.req("A-03")
 def test_every_attack_on_ckks_is_played_and_the_usual_way_falls_first() -> None:
-    result = CliRunner().invoke(secagg, ["attack-demo", "--scheme", "ckks", "--json"])
+    result = CliRunner().invoke(
+        secagg, ["attack-demo", "--scheme", "ckks", "--nodes", "5", "--json"]
+    )
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert [row["attack"] for row in rows] == list(CKKS_ATTACKS)
