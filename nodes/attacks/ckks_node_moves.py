@@ -23,6 +23,7 @@ from secagg.types import NodeId, RoundSetup
 from secagg.wire.messages import CipherChunk, CommitteeKeys, Message, SealedSecret, SealingKey
 
 __all__ = [
+    "blocks_in",
     "ckks_node_attack",
     "encrypted",
     "keys_shown",
@@ -144,10 +145,17 @@ def encrypted(
     cipher = secret.encrypt(
         message, elements_seed(own._setup), error_terms=own._terms.ring.error_terms
     )
-    step = len(cipher) // len(due) or 1
-    chunks: list[Message] = [
-        CipherChunk(each.round_id, each.index, rlwe.pack(cipher[at : at + step], own._ring))
-        for each in due
-        for at in (each.index * step,)
-    ]
+    chunks: list[Message] = []
+    start = 0
+    for each in due:
+        end = start + blocks_in(each, own._ring)
+        chunks.append(
+            CipherChunk(each.round_id, each.index, rlwe.pack(cipher[start:end], own._ring))
+        )
+        start = end
     return boxes, chunks
+
+
+def blocks_in(chunk: CipherChunk, ring: rlwe.Ring) -> int:
+    """Return how many blocks a chunk holds."""
+    return len(chunk.data) // rlwe.packed_size(1, ring)

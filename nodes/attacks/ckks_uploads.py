@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from nodes.attacks.ckks_node_moves import (
+    blocks_in,
     ckks_node_attack,
     encrypted,
     keys_shown,
@@ -106,7 +107,7 @@ def _short(_: Federation, chunk: CipherChunk) -> list[Message]:
 
 def _noise(stage: Federation, chunk: CipherChunk) -> list[Message]:
     ring: Any = stage.own._ring
-    blocks = len(chunk.data) * 8 // (ring.residue_bits * ring.degree)
+    blocks = blocks_in(chunk, ring)
     rng = np.random.default_rng(secrets.randbits(64))
     cipher = rng.integers(0, ring.modulus, (blocks, ring.degree), dtype=np.uint64)
     return [msgspec.structs.replace(chunk, data=rlwe.pack(cipher, ring))]

@@ -92,6 +92,14 @@ def test_attack_gains_as_much_at_other_sizes(attack: Attack, n: int, dim: int) -
     assert attack.play(n, dim, 2).failed == attack.promised
 
 
+@pytest.mark.parametrize("name", ["values-over-bound", "impossible-values", "noise-ciphertext"])
+def test_attack_uploads_several_chunks_of_different_sizes(name: str) -> None:
+    attack = CKKS_ATTACKS[name]
+    played = attack.play(5, 33_000, 1)
+    assert played.failed == attack.promised
+    assert not played.blamed, "its chunks have the sizes that are due"
+
+
 @pytest.mark.req("A-02")
 @pytest.mark.parametrize("name", sorted(BEYOND))
 def test_what_is_not_promised_is_shown(name: str) -> None:
