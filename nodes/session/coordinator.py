@@ -9,14 +9,11 @@ No sockets, no clock: the daemon and the simulator drive it. Source: specs/60-se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nodes.session.contribution import read_sum
 from nodes.session.events import (
@@ -41,7 +38,7 @@ from nodes.session.offer import build_offer, encoding_of, setup_of
 from nodes.session.outbox import Outbox
 from nodes.session.plan import RunPlan
 from nodes.session.presence import Presence, RosterView
-from nodes.session.weighing import weighed
+from nodes.session.run_state import ServerStep, advanced, weighed
 from secagg.errors import LocalProtocolError, RemoteProtocolError, RunMismatchError
 from secagg.roles import CoordinatorRole, Scheme
 from secagg.schemes import SCHEMES
@@ -77,13 +74,8 @@ from secagg.wire.messages import (
 
 __all__ = ["Coordinator", "ServerStep", "State"]
 
-ServerStep = Callable[
-    [NDArray[np.float32], NDArray[np.float64], dict[str, NDArray[np.float64]]],
-    tuple[NDArray[np.float32], dict[str, NDArray[np.float64]]],
-]
-"""(params, mean update, optimiser state) -> (params, optimiser state)."""
-
 _HELLO_PAUSE: Final = 1.0  # seconds between two hellos of a node that are answered
+_SPOILT: Final = (AbortReason.BAD_SHARES, AbortReason.SUM_OUT_OF_RANGE)
 _CATCH_UP: Final = 2.0  # seconds before the round after an aborted one, for nodes to come back
 
 
@@ -377,26 +369,16 @@ class Coordinator:
         mean = read_sum(result.total, result.weights, encoding_of(offer))
         if mean is None:
             return self._lose_round(AbortReason.ZERO_WEIGHT, n, offer.quorum, now)
-        params, optimiser = self._server_step(self._run.params, mean.delta, self._run.optimiser)
-        done = self._run.rounds_done + 1
-        self._run = replace(
-            self._run,
-            params=params,
-            reference=mean.centroid.astype(np.float32),
-            optimiser=optimiser,
-            rounds_done=done,
-            finished=done >= self._plan.rounds,
-        )
+        self._run = advanced(self._run, mean, self._server_step, rounds=self._plan.rounds)
         self._failures = 0
         self._took_part |= set(result.contributors)
-        for node in offer.cohort:
-            if node in result.contributors and node not in self._late:
-                self._present.contributed(node)
-            else:
-                self._present.missed(node, self._run.next_round)
+        punctual = set(result.contributors) - self._late
+        self._present.summed(punctual)
+        for node in set(offer.cohort) - punctual:
+            self._present.missed(node, self._run.next_round)
         event = RoundDone(
             offer.round_id,
-            done,
+            self._run.rounds_done,
             self._plan.rounds,
             result.contributors,
             mean.loss,
@@ -415,8 +397,12 @@ class Coordinator:
         self._failures += 1
         for node in self._late:
             self._present.missed(node, self._run.next_round)
-        event = RoundLost(offer.round_id, reason, alive, needed)
-        step = self._end_round(offer, reason, (), (event,))
+        events: tuple[SessionEvent, ...] = (RoundLost(offer.round_id, reason, alive, needed),)
+        if reason in _SPOILT and not self._late:  # else it may have been one of those
+            spoiler = self._present.spoilt(offer.cohort, self._run.next_round)
+            if spoiler is not None:
+                events += (PeerRejected(spoiler, "rounds fail with it and give sums without it"),)
+        step = self._end_round(offer, reason, (), events)
         if self._failures >= self._plan.max_failures:
             why = f"{self._failures} rounds in a row aborted, the last by {reason}"
             return step + self._close(now, complete=False, reason=why)

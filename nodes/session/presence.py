@@ -1,13 +1,15 @@
-"""Who belongs, who is here, who has fallen silent, and who sits out for having missed rounds.
+"""Who belongs, who is here, who has fallen silent, and who sits out for what it did to rounds.
 
-Source: specs/60-session.md sections 2 and 5 (S-10).
+Source: specs/60-session.md sections 2 and 5 (S-10, S-17).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from nodes.session.suspicion import Suspicion
 from secagg.types import NodeId
 
 __all__ = ["Presence", "RosterView"]
@@ -38,6 +40,7 @@ class Presence:
     def __init__(self) -> None:
         self._entries: dict[NodeId, float] = {}  # when last heard
         self._records: dict[NodeId, _Record] = {}  # stay when a node goes: a hello clears nothing
+        self._suspicion = Suspicion()
 
     def __contains__(self, node: object) -> bool:
         return node in self._entries
@@ -68,13 +71,30 @@ class Presence:
         return [node for node, heard in self._entries.items() if now - heard > liveness]
 
     def cohort(self, round_id: int, least: int) -> list[NodeId]:
-        """Return whom to offer a round: those who do not sit out, or all if those are too few."""
-        ready = [n for n in self.nodes if self._records[n].benched_until <= round_id]
-        return ready if len(ready) >= least else self.nodes
+        """Return whom to offer a round: those who do not sit out, or all if those are too few.
 
-    def contributed(self, node: NodeId) -> None:
-        """Forgive a node its misses."""
-        self._records[node] = _Record()
+        After a round that somebody spoilt some of the suspects are left out, if it can be (S-17).
+        """
+        ready = [n for n in self.nodes if self._records[n].benched_until <= round_id]
+        return self._suspicion.choose(ready if len(ready) >= least else self.nodes, least)
+
+    def spoilt(self, cohort: Iterable[NodeId], next_round: int) -> NodeId | None:
+        """Note a round that a node made fail; return which, if that is known by now (S-17).
+
+        It sits out as one that missed two rounds more.
+        """
+        found = self._suspicion.spoilt(cohort)
+        if found is not None:
+            self.missed(found, next_round)
+            self.missed(found, next_round)
+        return found
+
+    def summed(self, contributors: Iterable[NodeId]) -> None:
+        """Note a round that gave a sum: contributors are forgiven their misses, and cleared."""
+        nodes = tuple(contributors)
+        for node in nodes:
+            self._records[node] = _Record()
+        self._suspicion.summed(nodes)
 
     def missed(self, node: NodeId, next_round: int) -> None:
         """Let a node that missed a round sit out 0, 1, 3, then 7 rounds (S-10)."""

@@ -12,11 +12,13 @@ from fl_core.training import LocalUpdate
 from nodes.session.events import NodeRefused, PeerRejected, RoundDone, RoundLost, TrainRequested
 from nodes.session.offer import NodePolicy, build_offer, check_offer
 from nodes.session.plan import HEAVIEST, RunPlan
-from secagg.ckks.sealing import seal_box
+from secagg.ckks.client import CkksClient
+from secagg.ckks.rlwe import Secret
+from secagg.ckks.sealing import BOX_OVERHEAD, seal_box
 from secagg.errors import ConfigError, OfferRefused
 from secagg.primitives.hybrid import HybridKeys
 from secagg.types import NodeId, RefusalReason, RoundSetup
-from secagg.wire.messages import CkksTerms, RoundOffer
+from secagg.wire.messages import CkksTerms, RoundOffer, SealingKey
 from tests.support.run import Run, constant_update, make_plan, make_state
 
 COORDINATOR_WEIGHS = NodePolicy(schemes=("ckks",), weights=("private", "coordinator"))
@@ -260,3 +262,37 @@ def test_what_may_be_anothers_fault_does_not_count(monkeypatch: pytest.MonkeyPat
     assert all(event.contributors == tuple(run.names) for event in run.of(RoundDone))
     assert len(run.of(RoundDone)) == 4
     assert any("says so wrongly" in event.reason for event in run.of(PeerRejected))
+
+
+@pytest.mark.req("S-17")
+def test_a_dealer_of_random_shares_is_found_and_the_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No message tells who it was; leaving half of the suspects out does, in some rounds."""
+
+    def boxes(client: CkksClient, secret: Secret, keys: tuple[SealingKey, ...]) -> list[bytes]:
+        made = dealt(client, secret, keys)
+        if client._me != "node-2":
+            return made
+        size = len(made[0]) - BOX_OVERHEAD
+        noise = np.random.default_rng(client._setup.round_id)
+        return [
+            seal_box(client._setup, client._own_keys, client._me, key, noise.bytes(size))
+            for key in keys
+            if key.node_id != client._me
+        ]
+
+    dealt = CkksClient._boxes
+    monkeypatch.setattr(CkksClient, "_boxes", boxes)
+    plan = make_plan(scheme="ckks", rounds=6, collusion=0.1, dropout=0.1)
+    lenient = replace(PRIVATE, collusion=0.1)
+    run = Run(8, plan=plan, policies={f"node-{index}": lenient for index in range(8)})
+    run.boot()
+    run.play(600.0)
+    done, lost = run.of(RoundDone), run.of(RoundLost)
+    assert len(done) == 6
+    assert 1 <= len(lost) <= 5
+    assert {event.reason for event in lost} == {"bad_shares"}
+    assert all("node-2" not in event.contributors for event in done)
+    named = [e.peer for e in run.of(PeerRejected) if "without it" in e.reason]
+    assert set(named) == {"node-2"}
