@@ -14,8 +14,9 @@ from nodes.session.offer import NodePolicy, build_offer, check_offer
 from nodes.session.plan import HEAVIEST, RunPlan
 from secagg.ckks.client import CkksClient
 from secagg.ckks.rlwe import Secret
-from secagg.ckks.sealing import BOX_OVERHEAD, seal_box
+from secagg.ckks.sealing import seal_box
 from secagg.errors import ConfigError, OfferRefused
+from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
 from secagg.types import NodeId, RefusalReason, RoundSetup
 from secagg.wire.messages import CkksTerms, RoundOffer, SealingKey
@@ -271,15 +272,16 @@ def test_a_dealer_of_random_shares_is_found_and_the_run_goes_on(
     """No message tells who it was; leaving half of the suspects out does, in some rounds."""
 
     def boxes(client: CkksClient, secret: Secret, keys: tuple[SealingKey, ...]) -> list[bytes]:
-        made = dealt(client, secret, keys)
         if client._me != "node-2":
-            return made
-        size = len(made[0]) - BOX_OVERHEAD
-        noise = np.random.default_rng(client._setup.round_id)
+            return dealt(client, secret, keys)
+        prime, size = client._terms.committee.modulus, client._terms.share_length
+        rng = np.random.default_rng(client._setup.round_id)
+        client._own = rng.integers(0, prime, size, dtype=np.uint32)
+        others = [key for key in keys if key.node_id != client._me]
+        noise = [packed.encode(rng.integers(0, prime, size, np.uint32), prime) for _ in others]
         return [
-            seal_box(client._setup, client._own_keys, client._me, key, noise.bytes(size))
-            for key in keys
-            if key.node_id != client._me
+            seal_box(client._setup, client._own_keys, client._me, key, share)
+            for key, share in zip(others, noise, strict=True)
         ]
 
     dealt = CkksClient._boxes

@@ -23,7 +23,7 @@ def search(
     """Return who was found, in how many lost rounds, and most of them in a row."""
     found: set[str] = set()
     lost = row = longest = 0
-    for _ in range(40):
+    for _ in range(100):
         cohort = suspicion.choose([node for node in nodes if node not in found], least)
         assert len(cohort) >= least
         if spoilers & set(cohort):
