@@ -59,7 +59,7 @@ def refused(by_hand: ByHand, node: NodeId, message: Message, match: str | None =
     assert caught.value.peer == COORDINATOR
     client = by_hand.client(node)
     assert client.phase is Phase.OVER
-    assert client._keys is client._own is client._member is None
+    assert (client._keys, client._own, client._member) == (None, None, None)
     assert not client._message.size
     assert not client._upload
 
@@ -560,6 +560,15 @@ def test_a_forged_or_foreign_co_signature_opens_nothing(name: str) -> None:
     refused(by_hand, ME, request, "co-sign")
 
 
+@pytest.mark.req("H-10")
+@pytest.mark.parametrize("name", ["the same twice", "unsorted", "a stranger's"])
+def test_co_signers_are_distinct_nodes_of_the_cohort(name: str) -> None:
+    by_hand = ByHand(SETUP).deal().cosign()
+    by_hand.tell(ME, by_hand.dealt(ME))
+    request = OpenRequest(SETUP.round_id, tuple(FORGERIES[name](by_hand)))
+    refused(by_hand, ME, request, "distinct nodes of the cohort")
+
+
 # --- phases ---------------------------------------------------------------------------------------
 
 
@@ -634,7 +643,7 @@ def test_a_silent_coordinator_ends_the_round(done: int) -> None:
     assert step.done
     (event,) = step.events
     assert isinstance(event, InputRejected)
-    assert client._keys is client._own is client._member is None
+    assert (client._keys, client._own, client._member) == (None, None, None)
     assert client.on_timeout(0.0).events == ()
 
 

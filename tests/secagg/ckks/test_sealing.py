@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -157,6 +158,18 @@ def test_a_dealer_of_no_roster_is_refused() -> None:
 @pytest.mark.req("H-04")
 def test_a_good_key_passes() -> None:
     verify_key(SETUP, key_of(DEALER))
+
+
+def framed(*parts: bytes) -> bytes:
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+@pytest.mark.req("H-04")
+def test_what_is_signed_is_run_round_offer_node_suite_and_both_keys() -> None:
+    tag, key = b"secagg/v1/sealing-key\0", key_of(DEALER)
+    kem_digest = hashlib.sha256(tag + framed(key.kem_key)).digest()
+    parts = (*SETUP.context, DEALER.encode(), b"\x01", key.agreement_key, kem_digest)
+    assert key.signature == TestSigner(DEALER).sign(tag + framed(*parts))
 
 
 @pytest.mark.req("H-04")
