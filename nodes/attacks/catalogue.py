@@ -7,6 +7,7 @@ from typing import Final
 
 from nodes.attacks import ckks_offers, ckks_restored, ckks_uploads
 from nodes.attacks.ckks_announcements import ANNOUNCEMENT_ATTACKS
+from nodes.attacks.ckks_distances import DISTANCE_ATTACKS
 from nodes.attacks.ckks_keys import KEY_ATTACKS as CKKS_KEY_ATTACKS
 from nodes.attacks.ckks_members import MEMBER_ATTACKS
 from nodes.attacks.ckks_views import VIEW_ATTACKS
@@ -50,6 +51,7 @@ CKKS_ATTACKS: Final[dict[str, Attack]] = _by_name(
         *ckks_restored.RESTORED_ATTACKS,
         *CKKS_KEY_ATTACKS,
         *ckks_offers.OFFER_ATTACKS,
+        *DISTANCE_ATTACKS,
         *ANNOUNCEMENT_ATTACKS,
         *ckks_uploads.UPLOAD_ATTACKS,
         *MEMBER_ATTACKS,

@@ -5,8 +5,7 @@ and shares of weighted sums of secrets. A weighted sum opens if enough holders' 
 combined from what there is; what opens is subtracted from what else opens, in all ways. The sums of
 inputs that follow are held against the true ones: a claim that is not right reveals nothing.
 
-With l secrets in a polynomial, t + 1 to t + l − 1 shares give combinations of secrets that open
-nothing; they are not used here.
+Shares that are more than t and fewer than t + l give combinations of secrets; they are not used.
 """
 
 from __future__ import annotations

@@ -147,22 +147,6 @@ def _understated(n: int, dim: int, seed: int) -> Played:
     return _held_against(offer, n, sizes=(dim, seed), accomplices=enough, move=move)
 
 
-def _asks_for_distances(n: int, dim: int, seed: int) -> Played:
-    """Offer weights by the coordinator to nodes that were to keep their distances."""
-    offer = make_offer(names(n), plan=dataclasses.replace(_PLAN, weights="coordinator"))
-
-    def play(*, trusting: bool = False) -> Played:
-        puppet = CkksPuppet(n, dim, seed, trusting=trusting, weighs=True)
-        puppet.until_upload()
-        puppet.finish()
-        told = len(puppet.tape.distances)
-        played = puppet.judge("")
-        here = f"the distances of {told} nodes were disclosed" if told else NOTHING
-        return played if played.revealed else dataclasses.replace(played, here=here)
-
-    return offered(offer, names(n), play(trusting=True).here, play=play, policy=_POLICY)
-
-
 def _grinding(n: int, dim: int, seed: int) -> Played:
     """Write offer after offer, and make the one whose committee holds most accomplices."""
     del n, dim
@@ -241,12 +225,5 @@ OFFER_ATTACKS: Final[tuple[Attack, ...]] = (
         "offer terms that withstand nobody, and show two views",
         ("H-02",),
         _understated,
-    ),
-    Attack(
-        "asks-for-distances",
-        "coordinator",
-        "offer to weigh the nodes by distances that they were to keep",
-        ("H-16",),
-        _asks_for_distances,
     ),
 )

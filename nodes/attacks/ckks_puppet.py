@@ -56,6 +56,7 @@ class CkksPuppet(BasePuppet):
         trusting: The nodes trust the server.
         accomplices: How many nodes, the last ones, are the attacker's.
         weighs: The coordinator gives nodes weights.
+        distances: Node to its consistency distance, 1 by default.
         terms: Fields of the terms that differ from the defaults.
         changes: Fields of the set-up that do.
         offers: Node to another offer hash than the others got.
@@ -71,6 +72,7 @@ class CkksPuppet(BasePuppet):
         trusting: bool = False,
         accomplices: int = 0,
         weighs: bool = False,
+        distances: Mapping[NodeId, float] | None = None,
         terms: Mapping[str, object] | None = None,
         changes: Mapping[str, object] | None = None,
         offers: Mapping[NodeId, bytes] | None = None,
@@ -89,7 +91,7 @@ class CkksPuppet(BasePuppet):
                 known[node],
                 coordinator=COORDINATOR,
                 rng=os.urandom,
-                distance=1.0 if weighs else None,
+                distance=(distances or {}).get(node, 1.0) if weighs else None,
             )
             for node in self.nodes
         }

@@ -59,6 +59,7 @@ ENDS: Final = {
     "lowered-quorum": UNSAFE,
     "understated-collusion": UNSAFE,
     "asks-for-distances": "OfferRefused: weights_forbidden",
+    "probing-references": "OfferRefused: model_unsuitable",
 }
 """Attack to part of how it ends with seven nodes."""
 ELSEWHERE: Final = {
@@ -73,6 +74,7 @@ ELSEWHERE: Final = {
     "different-offers": "a sum over 7 nodes, 4 of them on another model, unnoticed",
     "committee-grinding": "a committee with 165 accomplices, where 148 are withstood",
     "asks-for-distances": "the distances of 7 nodes were disclosed",
+    "probing-references": "a coordinate of a centroid read, error 0.0000",
 }
 """Attack to what it gains elsewhere; by default inputs that are read exactly."""
 UNBLAMED: Final = ("shared-key", "restored-memory", "committee-grinding")
@@ -227,6 +229,8 @@ SAME_KEYS: Final[Off] = (client, "HybridKeys", lambda secret: HybridKeys(bytes(3
 NUMBERS: Final[Off] = (RoundSetup, "__post_init__", _nothing)
 POLICY: Final[Off] = ("nodes.session.offer._check_thresholds", _nothing)
 DISCLOSURE: Final[Off] = ("nodes.session.offer._check_disclosure", _nothing)
+ANY_REFERENCE: Final[Off] = ("nodes.session.offer._LONGEST_REFERENCE", 1e12)
+EXACT: Final[Off] = (client, "coarse", lambda distance: 8 * distance)
 MEMBERS: Final[Off] = ("nodes.attacks.offer_attacks.check_offer", _nothing)
 LOCKS: Final[Mapping[str, tuple[Off, ...]]] = {
     "open-one": (QUORUM, EVEN),
@@ -255,6 +259,7 @@ LOCKS: Final[Mapping[str, tuple[Off, ...]]] = {
     "lowered-quorum": (POLICY, NUMBERS, EVEN),
     "understated-collusion": (POLICY,),
     "asks-for-distances": (DISCLOSURE,),
+    "probing-references": (ANY_REFERENCE, EXACT),
 }
 """Attack to what has to be switched off for it to work."""
 TWICE_LOCKED: Final[Mapping[str, tuple[tuple[Off, ...], ...]]] = {
@@ -264,6 +269,7 @@ TWICE_LOCKED: Final[Mapping[str, tuple[tuple[Off, ...], ...]]] = {
     "replayed-boxes": ((CONTEXT,), (SAME_KEYS,)),
     "replayed-ciphertext": ((CONTEXT,), (SAME_KEYS,)),
     "lowered-quorum": ((POLICY,), (POLICY, NUMBERS)),  # a sum of two is uneven (H-11)
+    "probing-references": ((ANY_REFERENCE,), (EXACT,)),  # a distance is told in eighths, up to 8
     "swapped-x25519-keys": ((KEYS,),),  # ML-KEM hides the share (H-05)
     "swapped-kem-keys": ((KEYS,),),  # X25519 hides the share (H-05)
     "moved-boxes": ((DEALERS,),),  # the box is bound to its dealer (H-05)
@@ -275,6 +281,7 @@ UNOPENED: Final = (
     "different-offers",
     "committee-grinding",
     "asks-for-distances",
+    "probing-references",
 )
 """What they gain is a sum of other inputs, a full committee, or distances: no input is read."""
 
