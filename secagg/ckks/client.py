@@ -305,7 +305,8 @@ class CkksClient:
 
     @staticmethod
     def _accusations(member: Member) -> tuple[Event, ...]:
-        return tuple(PeerBlamed(dealer, "its share does not open") for dealer in member.unopened)
+        reason = "its share does not open, or was altered on the way"
+        return tuple(PeerBlamed(node, reason, certain=False) for node in member.unopened)
 
     def _reply(self, now: float, *messages: Message, events: tuple[Event, ...] = ()) -> Step:
         send = tuple(Outgoing(self._coordinator, message) for message in messages)

@@ -37,7 +37,7 @@ EXPECTED: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
     "scattered-shares": (WRONG, "abort: bad_shares", "", ()),
     "framed-member": (WRONG, SEVEN, "or was dealt not to fit", ("node-0 (in doubt)",)),
     "accused-dealer": (CRASH, SEVEN, "or node-1 says so wrongly", ("node-0 (in doubt)",)),
-    "shut-box": (WRONG, SEVEN, "its share does not open", (EVIL,)),
+    "shut-box": (WRONG, SEVEN, "its share does not open", (f"{EVIL} (in doubt)",)),
     "shut-boxes": (WRONG, "abort: too_few_answers", "its share does not open", (EVIL,)),
     "boxes-left-out": (
         "an upload that is not in its one form",
