@@ -14,8 +14,8 @@ from bench.cohort import CHUNK_VALUES, Cost, Identity, play
 from bench.common import BenchError
 from secagg.ckks.parameters import CkksParameters
 from secagg.encoding import ring_bits_for
+from secagg.round_setup import RoundSetup
 from secagg.schemes import scheme_named
-from secagg.types import RoundSetup
 from secagg.wire.messages import Message, SealedSecret, SumShare
 
 __all__ = ["SEED", "VANISHING", "OurRound", "make_ckks_setup", "measure"]

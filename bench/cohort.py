@@ -22,9 +22,10 @@ from secagg.encoding import ring_bits_for
 from secagg.masking.masks import Mask, apply_masks
 from secagg.masking.parameters import MaskingParameters
 from secagg.roles import ClientRole, Scheme
+from secagg.round_setup import RoundSetup
 from secagg.schemes import MaskingScheme
 from secagg.steps import Outgoing, RoundFailed, Step, SumReady
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.types import NodeId, RingVector
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import MaskedChunk, Message
 

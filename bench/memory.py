@@ -37,8 +37,9 @@ from secagg import ring
 from secagg.errors import SecAggError
 from secagg.masking.client import MaskingClient
 from secagg.masking.parameters import MaskingParameters
+from secagg.round_setup import RoundSetup
 from secagg.steps import Step
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.types import NodeId, RingVector
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import UPLOAD_SLOTS, Message, PeerShares, UploadTurn
 

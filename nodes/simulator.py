@@ -39,16 +39,10 @@ from nodes.session.participant import Participant
 from nodes.session.plan import RunPlan
 from nodes.session.presence import RosterView
 from secagg.roles import ClientRole, CoordinatorRole, Scheme
+from secagg.round_setup import RoundSetup
 from secagg.schemes import scheme_named
 from secagg.steps import Step, SumReady
-from secagg.types import (
-    NodeId,
-    RingVector,
-    Rng,
-    RoundSetup,
-    Signer,
-    Weigh,
-)
+from secagg.types import NodeId, RingVector, Rng, Signer, Weigh
 from secagg.wire.envelope import Envelope, open_envelope
 from secagg.wire.messages import (
     Announcement,

@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_DROPOUT",
     "FAILURE_BITS",
     "SECURITY_BITS",
+    "SPARSE_FROM",
     "colluders_among",
     "fraction_of",
     "shortened",
@@ -25,6 +26,10 @@ SECURITY_BITS: Final = 40
 """A round exposes anybody by an unlucky draw with probability at most 2^-40."""
 FAILURE_BITS: Final = 20
 """A round is lost to an unlucky draw with probability at most 2^-20, below one in a million."""
+
+SPARSE_FROM: Final = 128
+"""Below so many nodes everybody is everybody's neighbour under masking (P-06), and in the committee
+under ckks (R-06): to choose fewer saves little there."""
 
 
 def colluders_among(members: int, collusion: float) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 
 from secagg import ring
 from secagg.errors import LocalProtocolError, RemoteProtocolError, ReplayError
+from secagg.round_setup import RoundSetup
 from secagg.steps import (
     Event,
     InputRejected,
@@ -20,15 +21,7 @@ from secagg.steps import (
     Step,
     SumReady,
 )
-from secagg.types import (
-    AbortReason,
-    NodeId,
-    RingVector,
-    Rng,
-    RoundSetup,
-    Signer,
-    Weigh,
-)
+from secagg.types import AbortReason, NodeId, RingVector, Rng, Signer, Weigh
 from secagg.wire.messages import Message, PlainChunk
 
 __all__ = ["InsecurePlainClient", "InsecurePlainCoordinator", "InsecurePlainScheme"]

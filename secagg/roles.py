@@ -15,15 +15,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from secagg.round_setup import RoundSetup
 from secagg.steps import Step
-from secagg.types import (
-    NodeId,
-    RingVector,
-    Rng,
-    RoundSetup,
-    Signer,
-    Weigh,
-)
+from secagg.types import NodeId, RingVector, Rng, Signer, Weigh
 from secagg.wire.messages import Message
 
 __all__ = ["ClientRole", "CoordinatorRole", "Scheme"]

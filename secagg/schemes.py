@@ -14,7 +14,8 @@ from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.masks import Apply, apply_masks
 from secagg.relay import MakeSpool, MemorySpool
 from secagg.roles import Scheme
-from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer, Weigh
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId, RingVector, Rng, Signer, Weigh
 
 __all__ = ["SCHEMES", "CkksScheme", "MaskingScheme", "scheme_named", "schemes"]
 

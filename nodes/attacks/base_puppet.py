@@ -12,8 +12,9 @@ from nodes.attacks.report import Played
 from nodes.ephemeral import EphemeralIdentity
 from secagg.errors import RemoteProtocolError
 from secagg.roles import ClientRole
+from secagg.round_setup import RoundSetup
 from secagg.steps import PeerBlamed
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.types import NodeId, RingVector
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import Message
 

@@ -18,8 +18,9 @@ from secagg.ckks import rlwe
 from secagg.ckks.sealing import seal_box
 from secagg.ckks.views import elements_seed
 from secagg.primitives import packed
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
-from secagg.types import NodeId, RoundSetup
+from secagg.types import NodeId
 from secagg.wire.messages import CipherChunk, CommitteeKeys, Message, SealedSecret, SealingKey
 
 __all__ = [

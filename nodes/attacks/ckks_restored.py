@@ -17,8 +17,9 @@ from nodes.attacks.report import Attack, Played
 from nodes.attacks.sessions import Session, ask_twice, offered_round
 from nodes.ephemeral import EphemeralIdentity
 from secagg.ckks.client import CkksClient
+from secagg.round_setup import RoundSetup
 from secagg.schemes import CkksScheme
-from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
+from secagg.types import NodeId, RingVector, Rng, Signer
 
 __all__ = ["RESTORED_ATTACKS"]
 

@@ -17,7 +17,8 @@ from secagg.ckks.uploads import Layout
 from secagg.ckks.views import terms_of
 from secagg.ckks.weighting import least_effective, weights_from
 from secagg.encoding import ring_bits_for
-from secagg.types import RoundSetup, Weigh
+from secagg.round_setup import RoundSetup
+from secagg.types import Weigh
 from secagg.wire.messages import CipherChunk, MaskedChunk, Message, SealedSecret
 
 __all__ = ["MAX_WEIGHT", "ckks_setup", "completes", "small_committee", "weigher"]

@@ -28,9 +28,10 @@ from secagg.primitives import aead, kem, packed
 from secagg.primitives.hybrid import HybridKeys
 from secagg.primitives.kdf import digest
 from secagg.relay import MemorySpool
+from secagg.round_setup import RoundSetup
 from secagg.schemes import CkksScheme
 from secagg.steps import Step
-from secagg.types import AbortReason, NodeId, RingVector, Rng, RoundSetup, Signer, Weigh
+from secagg.types import AbortReason, NodeId, RingVector, Rng, Signer, Weigh
 from secagg.uploads import BadUpload
 from secagg.wire.messages import (
     Announcement,

@@ -25,9 +25,10 @@ from secagg.encoding import ring_bits_for
 from secagg.errors import LocalProtocolError, RemoteProtocolError, SecAggError
 from secagg.masking.parameters import choose
 from secagg.roles import ClientRole, Scheme
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
 from secagg.steps import PeerBlamed, PeersMissed, RoundFailed, Step, SumReady
-from secagg.types import NodeId, RoundSetup, Signer
+from secagg.types import NodeId, Signer
 from secagg.wire.envelope import MAX_ENVELOPE, open_envelope, seal_envelope
 from secagg.wire.messages import MaskedChunk, Message
 

@@ -16,8 +16,9 @@ from nodes.attacks.base_puppet import COORDINATOR
 from nodes.attacks.knowledge import beats_chance
 from nodes.attacks.report import NOTHING, Played
 from secagg import ring
+from secagg.round_setup import RoundSetup
 from secagg.steps import RoundFailed, SumReady
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.types import NodeId, RingVector
 from secagg.wire.envelope import MAX_ENVELOPE
 from secagg.wire.messages import UPLOAD_SLOTS, MaskedChunk
 

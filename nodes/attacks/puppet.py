@@ -25,7 +25,8 @@ from secagg.masking.graph import Graph, build_graph
 from secagg.masking.parameters import choose
 from secagg.primitives import shamir
 from secagg.roles import ClientRole
-from secagg.types import NodeId, RingVector, Rng, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId, RingVector, Rng
 from secagg.wire.messages import (
     AdvertList,
     Coin,

@@ -25,8 +25,9 @@ from nodes.session.participant import Participant
 from nodes.session.plan import RunPlan
 from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.roles import Scheme
+from secagg.round_setup import RoundSetup
 from secagg.steps import Outgoing, Step
-from secagg.types import NodeId, RoundSetup
+from secagg.types import NodeId
 from secagg.version import VERSION
 from secagg.wire.envelope import open_envelope, seal_envelope
 from secagg.wire.messages import Message, RoundOffer, Welcome

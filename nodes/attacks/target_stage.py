@@ -16,7 +16,8 @@ from nodes.attacks.report import NOTHING
 from nodes.attacks.semi_honest import BothShares, PublicKeys, TargetNode, TargetServer
 from secagg import ring
 from secagg.errors import SecAggError
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId, RingVector
 
 __all__ = ["TargetMove", "TargetRound"]
 

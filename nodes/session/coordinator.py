@@ -41,6 +41,7 @@ from nodes.session.presence import Presence, RosterView
 from nodes.session.run_state import ServerStep, advanced, weighed
 from secagg.errors import LocalProtocolError, RemoteProtocolError, RunMismatchError
 from secagg.roles import CoordinatorRole, Scheme
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
 from secagg.steps import (
     PeerBlamed,
@@ -50,12 +51,7 @@ from secagg.steps import (
     Step,
     SumReady,
 )
-from secagg.types import (
-    AbortReason,
-    NodeId,
-    RoundSetup,
-    Signer,
-)
+from secagg.types import AbortReason, NodeId, Signer
 from secagg.version import PROTOCOL_VERSION
 from secagg.wire.envelope import Body, open_envelope
 from secagg.wire.messages import (

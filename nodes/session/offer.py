@@ -19,8 +19,9 @@ from secagg.ckks import parameters as ckks
 from secagg.encoding import FixedPoint, Segment, ring_bits_for
 from secagg.errors import ConfigError, OfferRefused
 from secagg.masking.parameters import choose, insecurity
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
-from secagg.types import NodeId, RefusalReason, RoundSetup
+from secagg.types import NodeId, RefusalReason
 from secagg.wire.codec import offer_hash
 from secagg.wire.messages import MAX_CHUNK, RoundOffer
 

@@ -47,16 +47,10 @@ from secagg.errors import (
     ReplayError,
 )
 from secagg.roles import ClientRole, Scheme
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
 from secagg.steps import InputRejected, PeerBlamed, Step, ViewFixed
-from secagg.types import (
-    NodeId,
-    RefusalReason,
-    RingVector,
-    Rng,
-    RoundSetup,
-    Signer,
-)
+from secagg.types import NodeId, RefusalReason, RingVector, Rng, Signer
 from secagg.version import PROTOCOL_VERSION, VERSION
 from secagg.wire.envelope import NO_RUN, Envelope, open_envelope, seal_envelope
 from secagg.wire.messages import (

@@ -16,7 +16,8 @@ from nodes.session.contribution import RoundMean
 from nodes.session.events import RunState
 from secagg.ckks.views import terms_of
 from secagg.ckks.weighting import least_effective, smoothed, weights_from
-from secagg.types import NodeId, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId
 
 __all__ = ["ServerStep", "advanced", "weighed"]
 

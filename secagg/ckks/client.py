@@ -37,8 +37,9 @@ from secagg.ckks.weighting import coarse, is_even, least_effective
 from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
 from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
+from secagg.round_setup import RoundSetup
 from secagg.steps import Event, InputRejected, Outgoing, PeerBlamed, Step, ViewFixed
-from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
+from secagg.types import NodeId, RingVector, Rng, Signer
 from secagg.wire.messages import (
     UPLOAD_SLOTS,
     Announcement,

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from secagg.assumptions import FAILURE_BITS, SECURITY_BITS
+from secagg.assumptions import FAILURE_BITS, SECURITY_BITS, SPARSE_FROM
 from secagg.errors import ConfigError
-from secagg.masking.parameters import SPARSE_FROM
 from secagg.tails import bars
 
 __all__ = [

@@ -32,6 +32,7 @@ from secagg.ckks.views import (
 from secagg.ckks.weighting import DISTANCE_STEPS, is_even, least_effective
 from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError, ReplayError
 from secagg.relay import MakeSpool, MemorySpool
+from secagg.round_setup import RoundSetup
 from secagg.steps import (
     Event,
     Lazy,
@@ -43,7 +44,7 @@ from secagg.steps import (
     Step,
     SumReady,
 )
-from secagg.types import AbortReason, NodeId, RoundSetup, Weigh
+from secagg.types import AbortReason, NodeId, Weigh
 from secagg.uploads import BadUpload, Turns
 from secagg.wire.messages import (
     MAX_CHUNK,

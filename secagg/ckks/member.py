@@ -14,7 +14,8 @@ from secagg.ckks.views import terms_of
 from secagg.errors import AuthenticationError, LocalProtocolError
 from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
-from secagg.types import NodeId, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId
 from secagg.wire.messages import DealtShare, SumShare
 
 __all__ = ["Member"]

@@ -24,8 +24,9 @@ from secagg.ckks.coefficients import fits, read_sum
 from secagg.ckks.ring import Ring
 from secagg.ckks.views import committee_of, elements_seed, terms_of
 from secagg.primitives import packed
+from secagg.round_setup import RoundSetup
 from secagg.steps import PeerBlamed
-from secagg.types import AbortReason, NodeId, RingVector, RoundSetup
+from secagg.types import AbortReason, NodeId, RingVector
 from secagg.wire.messages import SumShare
 
 __all__ = ["Opened", "Opening"]

@@ -16,8 +16,9 @@ from secagg.primitives import aead, hybrid, kem
 from secagg.primitives.hybrid import SUITE_HYBRID, HybridKeys
 from secagg.primitives.kdf import derive, digest
 from secagg.primitives.signing import sign, verify
+from secagg.round_setup import RoundSetup
 from secagg.tags import BOX_KEY, SEALING_KEY
-from secagg.types import NodeId, RoundSetup, Signer
+from secagg.types import NodeId, Signer
 from secagg.wire.messages import SealingKey
 
 __all__ = [

@@ -18,7 +18,8 @@ from secagg.ckks.sealing import BOX_OVERHEAD
 from secagg.ckks.views import terms_of
 from secagg.errors import RemoteProtocolError, ReplayError
 from secagg.relay import Relay, Spool
-from secagg.types import NodeId, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId
 from secagg.uploads import BadUpload, Turns
 from secagg.wire.messages import MAX_CHUNK, CipherChunk, SealedSecret
 

@@ -11,8 +11,9 @@ from secagg.ckks.parameters import CkksParameters
 from secagg.errors import LocalProtocolError
 from secagg.primitives.kdf import digest
 from secagg.primitives.signing import sign, verify
+from secagg.round_setup import RoundSetup
 from secagg.tags import COMMITTEE, COMMITTEE_KEYS, PUBLIC_ELEMENTS, WEIGHTED_SURVIVORS
-from secagg.types import NodeId, RoundSetup, Signer
+from secagg.types import NodeId, Signer
 from secagg.wire.codec import encode
 from secagg.wire.messages import CommitteeKeys, SealingKey
 

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from secagg.errors import LocalProtocolError
-from secagg.types import NodeId, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId
 from secagg.wire.messages import MAX_STEPS
 
 __all__ = [

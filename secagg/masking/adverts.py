@@ -17,8 +17,9 @@ from secagg.primitives import hybrid
 from secagg.primitives.hybrid import SUITE_HYBRID
 from secagg.primitives.kdf import digest
 from secagg.primitives.signing import sign, verify
+from secagg.round_setup import RoundSetup
 from secagg.tags import COIN, GRAPH, KEY_ADVERT, ROUND_COMMITMENT, SELF_COMMITMENT
-from secagg.types import NodeId, RoundSetup, Signer
+from secagg.types import NodeId, Signer
 from secagg.wire.codec import encode
 from secagg.wire.messages import MAX_ATTEMPTS, KeyAdvert
 

@@ -13,8 +13,9 @@ from collections import defaultdict
 from collections.abc import Collection
 from typing import Final
 
+from secagg.round_setup import RoundSetup
 from secagg.steps import PeerBlamed
-from secagg.types import NodeId, RoundSetup
+from secagg.types import NodeId
 
 __all__ = ["Blame"]
 

@@ -23,8 +23,9 @@ from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtoco
 from secagg.masking import adverts, masks, pairs, views
 from secagg.masking.graph import Graph, build_graph
 from secagg.primitives import aead, shamir
+from secagg.round_setup import RoundSetup
 from secagg.steps import Event, InputRejected, Outgoing, PeerBlamed, Step, ViewFixed
-from secagg.types import NodeId, RingVector, Rng, RoundSetup, Signer
+from secagg.types import NodeId, RingVector, Rng, Signer
 from secagg.wire.messages import (
     UPLOAD_SLOTS,
     AdvertList,

@@ -28,6 +28,7 @@ from secagg.masking.recovery import Recovery
 from secagg.masking.transcript import Transcript
 from secagg.masking.uploads import BadUpload, Uploads
 from secagg.relay import MakeSpool, MemorySpool, Relay
+from secagg.round_setup import RoundSetup
 from secagg.steps import (
     Event,
     Lazy,
@@ -39,7 +40,7 @@ from secagg.steps import (
     Step,
     SumReady,
 )
-from secagg.types import AbortReason, NodeId, RoundSetup
+from secagg.types import AbortReason, NodeId
 from secagg.wire.messages import (
     MAX_ATTEMPTS,
     AdvertList,

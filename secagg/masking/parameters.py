@@ -22,6 +22,7 @@ from secagg.assumptions import (
     DEFAULT_DROPOUT,
     FAILURE_BITS,
     SECURITY_BITS,
+    SPARSE_FROM,
     colluders_among,
     fraction_of,
     shortened,
@@ -35,7 +36,6 @@ __all__ = [
     "GRAPH_DRAWS",
     "MAX_BITS",
     "MAX_DEGREE",
-    "SPARSE_FROM",
     "MaskingParameters",
     "choose",
     "graph_failure_bits",
@@ -47,8 +47,6 @@ MAX_BITS: Final = 128
 """Highest of either; so far, some fraction always is allowed that a hint can name."""
 MAX_DEGREE: Final = 2048
 """Most neighbours: one message carries an advert of 1.4 kB for each."""
-SPARSE_FROM: Final = 128
-"""Cohort size from which a sparse graph saves more than the margin that it costs (P-06)."""
 GRAPH_DRAWS: Final = 4
 """Graphs that an adversary may see before it settles for one: attempts at the reveal (P-04)."""
 

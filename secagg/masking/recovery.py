@@ -24,8 +24,9 @@ from secagg.masking.blame import Blame
 from secagg.masking.masks import Apply, Mask, pair_mask, self_mask
 from secagg.masking.transcript import Shares, Transcript
 from secagg.primitives import shamir
+from secagg.round_setup import RoundSetup
 from secagg.steps import PeerBlamed
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.types import NodeId, RingVector
 from secagg.wire.messages import UnmaskAnswer
 
 __all__ = ["Recovery"]

@@ -12,7 +12,8 @@ import numpy as np
 
 from secagg import ring
 from secagg.errors import RemoteProtocolError, ReplayError
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId, RingVector
 from secagg.uploads import BadUpload, Turns
 from secagg.wire.messages import MaskedChunk
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from secagg.primitives.kdf import digest
 from secagg.primitives.signing import sign, verify
+from secagg.round_setup import RoundSetup
 from secagg.tags import SHARERS, SURVIVORS
-from secagg.types import NodeId, RoundSetup, Signer
+from secagg.types import NodeId, Signer
 
 __all__ = [
     "sharers_digest",

@@ -18,7 +18,8 @@ from secagg.ckks.sealing import seal_box
 from secagg.errors import ConfigError, OfferRefused
 from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
-from secagg.types import NodeId, RefusalReason, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId, RefusalReason
 from secagg.wire.messages import CkksTerms, RoundOffer, SealingKey
 from tests.support.run import Run, constant_update, make_plan, make_state
 

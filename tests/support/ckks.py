@@ -19,9 +19,10 @@ from secagg.ckks.uploads import Layout
 from secagg.ckks.views import committee_of
 from secagg.encoding import ring_bits_for
 from secagg.primitives import packed
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
 from secagg.steps import Step
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.types import NodeId, RingVector
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import (
     Announcement,

@@ -14,7 +14,8 @@ import numpy as np
 from secagg import ring
 from secagg.masking import masks, pairs
 from secagg.primitives import shamir
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId, RingVector
 from secagg.wire.messages import KeyAdvert, MaskedChunk, RoundMessage, SealedShares, UnmaskAnswer
 from tests.support.schedules import Round
 

@@ -16,6 +16,7 @@ from secagg.encoding import ring_bits_for
 from secagg.errors import RemoteProtocolError
 from secagg.masking.parameters import choose
 from secagg.roles import ClientRole, Scheme
+from secagg.round_setup import RoundSetup
 from secagg.steps import (
     Event,
     PeerBlamed,
@@ -23,12 +24,7 @@ from secagg.steps import (
     Step,
     SumReady,
 )
-from secagg.types import (
-    NodeId,
-    RingVector,
-    RoundSetup,
-    Weigh,
-)
+from secagg.types import NodeId, RingVector, Weigh
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import Message
 from tests.support.randomness import InsecureLabelledRng

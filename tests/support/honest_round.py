@@ -8,8 +8,8 @@ from secagg.errors import RemoteProtocolError
 from secagg.masking import adverts
 from secagg.masking.client import MaskingClient, Phase
 from secagg.primitives import kem
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
-from secagg.types import RoundSetup
 from secagg.wire.messages import (
     KeyAdvert,
     Message,

@@ -17,9 +17,10 @@ import numpy as np
 
 from secagg.errors import RemoteProtocolError
 from secagg.roles import ClientRole, CoordinatorRole
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
 from secagg.steps import Event, PeerBlamed, RoundFailed, Step, SumReady
-from secagg.types import AbortReason, NodeId, RingVector, RoundSetup
+from secagg.types import AbortReason, NodeId, RingVector
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import (
     Coin,

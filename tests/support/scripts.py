@@ -14,7 +14,8 @@ from secagg.ckks.client import CkksClient
 from secagg.masking.client import MaskingClient
 from secagg.masking.pairs import NodeKeys, PairSecret
 from secagg.roles import ClientRole, CoordinatorRole, Scheme
-from secagg.types import NodeId, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId
 from secagg.wire.codec import encode
 from secagg.wire.messages import (
     Announcement,

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from secagg import ring
 from secagg.encoding import ring_bits_for
 from secagg.primitives.shamir import SHARE_SIZE
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId, RingVector
 from secagg.wire.messages import (
     Coin,
     Encapsulations,

@@ -16,7 +16,7 @@ from secagg.errors import AuthenticationError
 from secagg.primitives import aead
 from secagg.primitives.hybrid import HybridKeys
 from secagg.primitives.kem import CAPSULE_SIZE
-from secagg.types import RoundSetup
+from secagg.round_setup import RoundSetup
 from secagg.wire.codec import encode
 from secagg.wire.messages import CommitteeKeys
 from tests.vectors.ckks_blocks_values import share_cases, value_cases

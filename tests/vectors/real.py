@@ -16,7 +16,7 @@ from secagg.masking.client import MaskingClient
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.primitives import kem
 from secagg.roles import ClientRole, CoordinatorRole
-from secagg.types import RoundSetup
+from secagg.round_setup import RoundSetup
 from secagg.wire.codec import decode, encode
 from tests.vectors.ckks_terms import ckks_terms
 from tests.vectors.slow import COORDINATOR, Refused, Reply

@@ -14,7 +14,7 @@ from secagg.ckks import rlwe
 from secagg.ckks.client import CkksClient
 from secagg.primitives import prg
 from secagg.roles import ClientRole
-from secagg.types import RoundSetup
+from secagg.round_setup import RoundSetup
 from tests.vectors.real import Encapsulate, RealNode, TestIdentity
 from tests.vectors.slow import COORDINATOR, Reply
 

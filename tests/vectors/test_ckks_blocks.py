@@ -16,7 +16,7 @@ from secagg.ckks.ring import ring_of
 from secagg.errors import AuthenticationError, LocalProtocolError
 from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
-from secagg.types import RoundSetup
+from secagg.round_setup import RoundSetup
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import CommitteeKeys
 from tests.vectors import slow_ckks_parts as slow

@@ -17,7 +17,7 @@ from secagg.ckks import client, member, rlwe
 from secagg.ckks.client import CkksClient, Phase
 from secagg.ckks.parameters import choose
 from secagg.primitives.hybrid import HybridKeys
-from secagg.types import RoundSetup
+from secagg.round_setup import RoundSetup
 from secagg.wire.messages import CommitteeKeys, OpenRequest, WeightedSurvivors
 
 OURS = {

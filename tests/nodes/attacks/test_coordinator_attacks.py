@@ -14,7 +14,7 @@ from nodes.attacks.report import Attack, Played
 from secagg.masking import adverts, pairs, views
 from secagg.masking.client import MaskingClient
 from secagg.masking.graph import Graph
-from secagg.types import RoundSetup
+from secagg.round_setup import RoundSetup
 from secagg.wire.messages import UnmaskAnswer
 
 OURS = {name: each for name, each in ATTACKS.items() if each.attacker.startswith("coordinator")}

@@ -16,8 +16,9 @@ from secagg.ckks.sealing import make_key
 from secagg.ckks.views import elements_seed, keys_digest, view_digest
 from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.primitives.hybrid import HybridKeys
+from secagg.round_setup import RoundSetup
 from secagg.steps import InputRejected, ViewFixed
-from secagg.types import NodeId, RoundSetup
+from secagg.types import NodeId
 from secagg.wire.messages import (
     CommitteeKeys,
     DealtShares,

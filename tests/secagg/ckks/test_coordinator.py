@@ -13,8 +13,9 @@ from secagg.ckks.sealing import make_key
 from secagg.ckks.weighting import coarse
 from secagg.errors import LocalProtocolError, RemoteProtocolError, ReplayError
 from secagg.primitives.hybrid import HybridKeys
+from secagg.round_setup import RoundSetup
 from secagg.steps import PeerBlamed, PeersMissed, PhaseEntered, RoundFailed, Step, SumReady
-from secagg.types import AbortReason, NodeId, RoundSetup
+from secagg.types import AbortReason, NodeId
 from secagg.wire.messages import (
     UPLOAD_SLOTS,
     Announcement,

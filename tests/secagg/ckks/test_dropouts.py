@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from secagg.ckks.client import CkksClient, Phase
 from secagg.errors import RemoteProtocolError
+from secagg.round_setup import RoundSetup
 from secagg.steps import PeerBlamed, RoundFailed, Step, SumReady, ViewFixed
-from secagg.types import AbortReason, NodeId, RoundSetup
+from secagg.types import AbortReason, NodeId
 from secagg.wire.messages import (
     Announcement,
     CipherChunk,

@@ -16,8 +16,9 @@ from secagg.ckks.views import keys_digest, sign_view, view_digest
 from secagg.errors import RemoteProtocolError
 from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
+from secagg.round_setup import RoundSetup
 from secagg.steps import PeerBlamed
-from secagg.types import NodeId, RoundSetup
+from secagg.types import NodeId
 from secagg.wire.messages import SumShare, WeightedSurvivors
 from tests.support.ckks import ByHand, Nodes, ckks_setup, share_of, terms_in
 from tests.support.fleet import TestSigner

@@ -10,8 +10,9 @@ import pytest
 from secagg.ckks import rlwe
 from secagg.ckks.client import CkksClient
 from secagg.ckks.ring import packed_size
+from secagg.round_setup import RoundSetup
 from secagg.steps import PeerBlamed
-from secagg.types import AbortReason, NodeId, RoundSetup
+from secagg.types import AbortReason, NodeId
 from secagg.wire.messages import CipherChunk, Message, SealedSecret, SealingKey, SumShare
 from tests.support.ckks import (
     CKKS,

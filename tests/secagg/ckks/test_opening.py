@@ -14,7 +14,8 @@ import pytest
 from secagg.ckks import opening, rlwe
 from secagg.ckks.opening import Opened
 from secagg.primitives import packed
-from secagg.types import AbortReason, NodeId, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import AbortReason, NodeId
 from secagg.wire.messages import SumShare
 from tests.support.ckks import ByHand, ckks_setup, lie, ring_in, share_of, shifted, terms_in
 

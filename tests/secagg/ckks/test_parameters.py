@@ -12,7 +12,7 @@ import pytest
 
 from bench.known_sums import left_of, lwe_given_sums, worst_pair
 from bench.lattice import bits_of
-from secagg.assumptions import FAILURE_BITS, SECURITY_BITS
+from secagg.assumptions import FAILURE_BITS, SECURITY_BITS, SPARSE_FROM
 from secagg.ckks.committees import (
     LIARS,
     OFFER_DRAWS_BITS,
@@ -33,7 +33,6 @@ from secagg.ckks.headroom import (
 from secagg.ckks.parameters import CkksParameters, check, choose
 from secagg.ckks.seal import ERROR_BOUND
 from secagg.errors import ConfigError
-from secagg.masking.parameters import SPARSE_FROM
 
 SIZES = (3, 4, 5, 10, 31, 32, 33, 50, 100, 127, 128, 200, 500, 1000, 10_000)
 FRACTIONS = ((0.33, 1 / 3), (0.1, 0.1), (0.1, 0.3), (0.0, 0.45), (0.4, 0.05), (0.0, 0.0))

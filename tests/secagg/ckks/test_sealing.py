@@ -23,8 +23,9 @@ from secagg.primitives.hybrid import HybridKeys
 from secagg.primitives.kdf import derive
 from secagg.primitives.kem import CAPSULE_SIZE
 from secagg.primitives.signing import sign
+from secagg.round_setup import RoundSetup
 from secagg.tags import BOX_KEY, SEALING_KEY
-from secagg.types import NodeId, RoundSetup
+from secagg.types import NodeId
 from secagg.wire.messages import SealingKey
 from tests.support.ckks import ckks_setup
 from tests.support.fleet import TestSigner

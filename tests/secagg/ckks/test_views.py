@@ -20,7 +20,7 @@ from secagg.ckks.views import (
 )
 from secagg.errors import AuthenticationError, LocalProtocolError
 from secagg.primitives.hybrid import HybridKeys
-from secagg.types import RoundSetup
+from secagg.round_setup import RoundSetup
 from secagg.wire.messages import SealingKey
 from tests.support.ckks import ckks_setup
 from tests.support.fleet import TestSigner, make_setup

@@ -10,8 +10,8 @@ from secagg.errors import AuthenticationError
 from secagg.masking import adverts
 from secagg.primitives import kem
 from secagg.primitives.signing import sign
+from secagg.round_setup import RoundSetup
 from secagg.tags import COIN, KEY_ADVERT, ROUND_COMMITMENT, SELF_COMMITMENT
-from secagg.types import RoundSetup
 from secagg.wire.messages import MAX_ATTEMPTS, KeyAdvert
 from tests.support.fleet import TestSigner, make_setup
 from tests.support.messages import changed

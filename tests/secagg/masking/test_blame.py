@@ -14,7 +14,7 @@ from secagg.masking.graph import build_graph
 from secagg.masking.masks import self_mask
 from secagg.masking.recovery import Recovery, Transcript
 from secagg.primitives import shamir
-from secagg.types import RoundSetup
+from secagg.round_setup import RoundSetup
 from secagg.wire.messages import (
     KeyAdvert,
     UnmaskAnswer,

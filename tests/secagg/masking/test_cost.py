@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
-from secagg.types import NodeId, RoundSetup
+from secagg.types import NodeId
 from secagg.wire.codec import encode
 from secagg.wire.messages import MaskedChunk, Message
 from tests.support.fleet import COORDINATOR, Fleet, TestSigner, make_setup

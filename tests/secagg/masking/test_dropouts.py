@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secagg.masking.graph import Graph
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
-from secagg.types import AbortReason, RoundSetup
+from secagg.types import AbortReason
 from secagg.wire.messages import Encapsulations, MaskedChunk, Message, SealedShares
 from tests.support.fleet import COORDINATOR, Fleet, Outcome, make_setup
 from tests.support.scripts import EXCHANGES, SPARSE_EXCHANGES, Recording, deaths

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from secagg.masking.graph import Graph
+from secagg.round_setup import RoundSetup
 from secagg.steps import InputRejected
-from secagg.types import AbortReason, NodeId, RoundSetup
+from secagg.types import AbortReason, NodeId
 from secagg.wire.messages import (
     UPLOAD_SLOTS,
     Coin,

@@ -16,8 +16,9 @@ from secagg import ring
 from secagg.masking.pairs import PairSecret
 from secagg.primitives import kem
 from secagg.roles import ClientRole
+from secagg.round_setup import RoundSetup
 from secagg.steps import Step
-from secagg.types import NodeId, RoundSetup
+from secagg.types import NodeId
 from secagg.wire.codec import encode
 from secagg.wire.messages import MaskedChunk, Message, RoundMessage, UnmaskAnswer
 from tests.support.fleet import COORDINATOR, make_setup

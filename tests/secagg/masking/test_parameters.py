@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, SECURITY_BITS
+from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, SECURITY_BITS, SPARSE_FROM
 from secagg.errors import ConfigError
 from secagg.masking.parameters import (
     MAX_DEGREE,
-    SPARSE_FROM,
     MaskingParameters,
     choose,
     graph_failure_bits,

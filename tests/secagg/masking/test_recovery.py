@@ -10,9 +10,10 @@ from secagg.masking import pairs
 from secagg.masking.coordinator import MaskingCoordinator
 from secagg.masking.recovery import Recovery
 from secagg.primitives import shamir
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
 from secagg.steps import PeerBlamed, RoundFailed, Step
-from secagg.types import AbortReason, RoundSetup
+from secagg.types import AbortReason
 from secagg.wire.messages import (
     Encapsulations,
     MaskedChunk,

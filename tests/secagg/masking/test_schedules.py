@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from secagg.errors import RemoteProtocolError
 from secagg.masking.coordinator import MaskingCoordinator
+from secagg.round_setup import RoundSetup
 from secagg.steps import Step
-from secagg.types import AbortReason, NodeId, RoundSetup
+from secagg.types import AbortReason, NodeId
 from secagg.wire.messages import Message, UploadTurn
 from tests.support.fleet import COORDINATOR, make_setup
 from tests.support.schedules import ALIVE, Round, check, fates

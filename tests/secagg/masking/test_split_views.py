@@ -17,8 +17,9 @@ from secagg.masking import adverts, masks, pairs, views
 from secagg.masking.client import MaskingClient, Phase
 from secagg.masking.graph import Graph, build_graph
 from secagg.primitives import shamir
+from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
-from secagg.types import NodeId, RingVector, RoundSetup
+from secagg.types import NodeId, RingVector
 from secagg.wire.messages import (
     AdvertList,
     Coin,

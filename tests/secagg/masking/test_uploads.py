@@ -8,7 +8,8 @@ import pytest
 from secagg import ring
 from secagg.errors import RemoteProtocolError, ReplayError
 from secagg.masking.uploads import BadUpload, Uploads
-from secagg.types import RingVector, RoundSetup
+from secagg.round_setup import RoundSetup
+from secagg.types import RingVector
 from secagg.wire.messages import UPLOAD_SLOTS, MaskedChunk
 from tests.support.fleet import make_setup
 from tests.support.messages import changed

@@ -1,4 +1,4 @@
-"""What a round's set-up refuses, and why."""
+"""What a round's set-up refuses, and why; what an id may be."""
 
 import pytest
 
