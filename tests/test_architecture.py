@@ -34,6 +34,7 @@ LAYERS = (
     ("secagg/wire/messages.py",),
     ("secagg/wire/codec.py", "secagg/steps.py", "secagg/uploads.py"),
     ("secagg/wire/envelope.py", "secagg/roles.py", "secagg/insecure_plain.py"),
+    ("secagg/phases.py",),
     ("secagg/masking/", "secagg/ckks/"),
     ("secagg/masking/parameters.py", "secagg/masking/recovery.py"),
     ("secagg/masking/client.py", "secagg/masking/coordinator.py"),

@@ -12,9 +12,8 @@ under the round's secret, one co-signature and one answer (H-12). Source: specs/
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -34,21 +33,20 @@ from secagg.ckks.views import (
     view_digest,
 )
 from secagg.ckks.weighting import coarse, is_even, least_effective
-from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
+from secagg.errors import AuthenticationError, LocalProtocolError
+from secagg.phases import PhasedClient, Takes
 from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
 from secagg.round_setup import RoundSetup
-from secagg.steps import Event, InputRejected, Outgoing, PeerBlamed, Step, ViewFixed
+from secagg.steps import Event, Outgoing, PeerBlamed, Step, ViewFixed
 from secagg.types import NodeId, RingVector, Rng, Signer
 from secagg.wire.messages import (
-    UPLOAD_SLOTS,
     Announcement,
     CipherChunk,
     CommitteeKeys,
     DealtShares,
     Message,
     OpenRequest,
-    RoundMessage,
     SealedSecret,
     SealingKey,
     SurvivorSignature,
@@ -72,7 +70,7 @@ class Phase(StrEnum):
     OVER = "over"
 
 
-class CkksClient:
+class CkksClient(PhasedClient):
     """State machine of one node in one round; see `secagg.roles.ClientRole`.
 
     Args:
@@ -110,7 +108,8 @@ class CkksClient:
         if (distance is not None) is not setup.coordinator_weighs:  # H-16
             raise LocalProtocolError("a distance is disclosed just where the coordinator weighs")
         terms = terms_of(setup)
-        self._setup, self._signer, self._coordinator, self._rng = setup, signer, coordinator, rng
+        super().__init__(setup, coordinator)
+        self._signer, self._rng = signer, rng
         self._terms, self._me = terms, signer.node_id
         self._distance = None if distance is None else coarse(distance)
         self._ring = ring_of(terms.ring.degree, terms.ring.modulus_bits)
@@ -126,11 +125,6 @@ class CkksClient:
         self._keys_digest = self._view = b""
         self._member: Member | None = None
 
-    @property
-    def phase(self) -> Phase:
-        """The current phase."""
-        return self._phase
-
     def start(self, now: float) -> Step:
         """Announce this round's key, and the distance where it is to be disclosed."""
         if self._phase is not Phase.NEW:
@@ -138,26 +132,6 @@ class CkksClient:
         self._key = make_key(self._setup, self._signer, self._own_keys)
         self._phase = Phase.ANNOUNCED
         return self._reply(now, Announcement(self._setup.round_id, self._key, self._distance))
-
-    def receive(self, message: Message, now: float) -> Step:
-        """Take the next message of the coordinator; see `secagg.roles.ClientRole.receive`."""
-        handler = None
-        if isinstance(message, RoundMessage):
-            handler = self._ACCEPTS.get((self._phase, type(message)))
-        if handler is None or not isinstance(message, RoundMessage):
-            raise self._fault(f"{type(message).__name__} while {self._phase.value}")
-        if message.round_id != self._setup.round_id:
-            raise self._fault(f"{type(message).__name__} of round {message.round_id}")
-        return handler(self, message, now)
-
-    def on_timeout(self, now: float) -> Step:
-        """Give up: the coordinator has been silent for too long."""
-        if self._phase is Phase.OVER:
-            return Step(done=True)
-        silent_in = self._phase
-        self._end()
-        reason = f"the coordinator was silent while {silent_in.value}"
-        return Step(events=(InputRejected(reason),), done=True)
 
     # --- upload ------------------------------------------------------------------------------
 
@@ -309,23 +283,6 @@ class CkksClient:
         reason = "its share does not open, or was altered on the way"
         return tuple(PeerBlamed(node, reason, certain=False) for node in member.unopened)
 
-    def _reply(self, now: float, *messages: Message, events: tuple[Event, ...] = ()) -> Step:
-        send = tuple(Outgoing(self._coordinator, message) for message in messages)
-        if self._phase is Phase.OVER:
-            return Step(send, events, done=True)
-        # The coordinator may use up each phase. The first one holds everybody's training, and
-        # uploads and openings take turns: others have theirs before this node, and after it.
-        phases = 3
-        if self._phase in (Phase.SEALED, Phase.UPLOADED, Phase.SIGNED):
-            phases += -(-len(self._setup.cohort) // UPLOAD_SLOTS)
-        longest = self._setup.input_timeout if self._phase is Phase.ANNOUNCED else 0.0
-        return Step(send, events, now + longest + phases * self._setup.phase_timeout)
-
-    def _fault(self, what: str) -> RemoteProtocolError:
-        """End the round for this node and blame the coordinator."""
-        self._end()
-        return RemoteProtocolError(self._coordinator, what)
-
     def _end(self) -> None:
         """Forget what the round was about."""
         self._phase = Phase.OVER
@@ -333,7 +290,9 @@ class CkksClient:
         self._upload.clear()
         self._message = np.empty((0, 0), dtype=np.int64)
 
-    _ACCEPTS: Final[dict[tuple[Phase, type[RoundMessage]], Callable[[Any, Any, float], Step]]] = {
+    _TRAINING = Phase.ANNOUNCED
+    _TURNS = (Phase.SEALED, Phase.UPLOADED, Phase.SIGNED)
+    _ACCEPTS: ClassVar[Takes] = {
         (Phase.ANNOUNCED, CommitteeKeys): _on_committee_keys,
         (Phase.SEALED, UploadTurn): _on_upload_turn,
         (Phase.SEALED, WeightedSurvivors): _on_survivors,

@@ -12,9 +12,9 @@ folded into one running sum and not kept. Source: specs/36-ckks.md.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -30,22 +30,18 @@ from secagg.ckks.views import (
     view_digest,
 )
 from secagg.ckks.weighting import DISTANCE_STEPS, is_even, least_effective
-from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError, ReplayError
+from secagg.errors import LocalProtocolError
+from secagg.phases import Accepts, Closes, Fault, PhasedCoordinator, same
 from secagg.relay import MakeSpool, MemorySpool
 from secagg.round_setup import RoundSetup
 from secagg.steps import (
-    Event,
     Lazy,
     Outgoing,
-    PeerBlamed,
-    PeersMissed,
-    PhaseEntered,
-    RoundFailed,
     Step,
     SumReady,
 )
 from secagg.types import AbortReason, NodeId, Weigh
-from secagg.uploads import BadUpload, Turns
+from secagg.uploads import Turns
 from secagg.wire.messages import (
     MAX_CHUNK,
     UPLOAD_SLOTS,
@@ -54,9 +50,7 @@ from secagg.wire.messages import (
     CommitteeKeys,
     DealtShare,
     DealtShares,
-    Message,
     OpenRequest,
-    RoundMessage,
     SealedSecret,
     SealingKey,
     SumShare,
@@ -83,11 +77,7 @@ class Phase(StrEnum):
     OVER = "over"
 
 
-class _Fault(Exception):
-    """A message that costs its sender its place in the round."""
-
-
-class CkksCoordinator:
+class CkksCoordinator(PhasedCoordinator):
     """State machine of the coordinator in one round; see `secagg.roles.CoordinatorRole`.
 
     Args:
@@ -109,14 +99,11 @@ class CkksCoordinator:
         terms = terms_of(setup)
         if setup.coordinator_weighs and weigh is None:
             raise LocalProtocolError("the coordinator weighs, but by nothing")
-        self._setup, self._terms, self._weigh = setup, terms, weigh
+        super().__init__(setup)
+        self._terms, self._weigh = terms, weigh
         self._committee = committee_of(setup)
         self._ring = ring_of(terms.ring.degree, terms.ring.modulus_bits)
         self._phase = Phase.NEW
-        self._deadline: float | None = None
-        self._waiting: set[NodeId] = set()  # still owe this phase's message
-        self._gone: set[NodeId] = set()  # dropped for good: no later phase waits for them
-        self._answered: set[NodeId] = set()  # gave it
         self._keys: dict[NodeId, SealingKey] = {}
         self._distances: dict[NodeId, float] = {}
         self._members: tuple[SealingKey, ...] = ()
@@ -130,65 +117,18 @@ class CkksCoordinator:
         self._asked = Turns(setup.phase_timeout, slots)
         self._request = OpenRequest(setup.round_id, ())
 
-    @property
-    def phase(self) -> Phase:
-        """The current phase."""
-        return self._phase
-
     def start(self, now: float) -> Step:
         """Wait for the cohort to announce its keys; local training happens in this phase."""
-        if self._phase is not Phase.NEW:
-            raise LocalProtocolError("a ckks coordinator starts once")
-        return self._enter(Phase.KEYS, self._setup.cohort, now + self._setup.input_timeout)
-
-    def receive(self, sender: NodeId, message: Message, now: float) -> Step:
-        """Take a message of a node; see `secagg.roles.CoordinatorRole.receive`."""
-        accepted = self._ACCEPTS.get(self._phase)
-        if accepted is None or not isinstance(message, accepted[0]):
-            raise RemoteProtocolError(sender, f"{type(message).__name__} while {self._phase.value}")
-        if message.round_id != self._setup.round_id:
-            raise ReplayError(sender, f"{type(message).__name__} of round {message.round_id}")
-        if sender in self._answered:
-            raise ReplayError(sender, f"a second {type(message).__name__}")
-        if sender not in self._waiting:
-            raise RemoteProtocolError(sender, f"not in the round while {self._phase.value}")
-        try:
-            complete = accepted[1](self, sender, message)
-        except (_Fault, BadUpload, AuthenticationError) as fault:
-            self._forget(sender)
-            return self._advance(now, PeerBlamed(sender, str(fault)))
-        if complete:
-            self._waiting.discard(sender)
-            self._answered.add(sender)
-        return self._advance(now)
-
-    def drop(self, node: NodeId, now: float) -> Step:
-        """Stop waiting for `node`, in this phase and in every later one."""
-        self._gone.add(node)
-        self._forget(node)
-        return self._advance(now)
-
-    def on_timeout(self, now: float) -> Step:
-        """Close the phase with those who answered, or end the turns whose time is up (H-15)."""
-        if self._phase is Phase.INPUT:
-            late = self._uploads.expire(now)
-        elif self._phase is Phase.OPENING:
-            late = self._asked.expired(now)
-        else:
-            late = tuple(sorted(self._waiting))
-        for node in late:
-            self._forget(node)
-        missed = (PeersMissed(self._phase.value, late),) if late else ()
-        return self._advance(now, *missed)
+        return self._begin(Phase.KEYS, now)
 
     # --- what each message does; the result says whether the node has given all it owes ---------
 
     def _on_announcement(self, sender: NodeId, message: Announcement) -> bool:
         if message.key.node_id != sender:
-            raise _Fault("its key names another node")
+            raise Fault("its key names another node")
         verify_key(self._setup, message.key)  # H-04
         if (message.distance is not None) is not self._setup.coordinator_weighs:  # H-16
-            raise _Fault("it disclosed a distance unasked, or none")
+            raise Fault("it disclosed a distance unasked, or none")
         self._keys[sender] = message.key
         if message.distance is not None:
             self._distances[sender] = message.distance / DISTANCE_STEPS
@@ -206,39 +146,26 @@ class CkksCoordinator:
         self._asked.end(sender)
         fault = self._opened.take(sender, message)
         if fault:
-            raise _Fault(fault)
+            raise Fault(fault)
         return True
 
     # --- phases --------------------------------------------------------------------------------
 
-    def _advance(self, now: float, *events: Event) -> Step:
-        """Give the next nodes their turn, and close the phase if nobody is waited for any more."""
-        send: Sequence[Outgoing] = ()
-        if self._phase is Phase.INPUT:
-            send = self._turns(now)
-        elif self._phase is Phase.OPENING:
-            send = self._ask(now)
-        if self._waiting or self._phase in (Phase.NEW, Phase.OVER):
-            return Step(send, events, self._deadline, done=self._phase is Phase.OVER)
-        reason, needed, close = self._CLOSES[self._phase]
-        if len(self._answered) < needed(self):  # H-15
-            return self._fail(reason, needed(self), *events)
-        closed = close(self, now)
-        events = (*events, *closed.events)
-        if self._waiting or closed.done:
-            return Step(closed.send, events, closed.deadline, closed.done)
-        after = self._advance(now)  # all that the new phase would wait for are gone
-        send = Lazy.chain(closed.send, after.send)
-        return Step(send, (*events, *after.events), after.deadline, after.done)
+    @property
+    def _needed(self) -> int:
+        if self._phase is Phase.SIGNATURES:
+            return self._setup.cosigners
+        return self._terms.committee.answers if self._phase is Phase.OPENING else self._setup.quorum
 
     def _close_keys(self, now: float) -> Step:
         present = {node for node in self._keys if node not in self._gone}
         self._members = tuple(self._keys[node] for node in self._committee if node in present)
         needed = self._terms.committee.answers
         if len(present) < self._setup.quorum:
-            return self._fail(AbortReason.TOO_FEW_KEYS, self._setup.quorum, alive=len(present))
+            return self._fail(AbortReason.TOO_FEW_KEYS, alive=len(present))
         if len(self._members) < needed:
-            return self._fail(AbortReason.COMMITTEE_TOO_SMALL, needed, alive=len(self._members))
+            alive = len(self._members)
+            return self._fail(AbortReason.COMMITTEE_TOO_SMALL, alive=alive, needed=needed)
         weights = self._weights_of(sorted(present))
         self._uploads.expect(weights, (key.node_id for key in self._members))
         self._weights = weights
@@ -269,13 +196,13 @@ class CkksCoordinator:
         self._weights = {node: self._weights[node] for node in survivors}
         weights = bytes(self._weights.values())
         if not is_even(weights, least_effective(self._setup)):  # H-11
-            return self._fail(AbortReason.COHORT_TOO_UNEVEN, least_effective(self._setup))
+            return self._fail(AbortReason.COHORT_TOO_UNEVEN, needed=least_effective(self._setup))
         self._view = view_digest(keys_digest(self._setup, self._members), survivors, weights)
         message = WeightedSurvivors(self._setup.round_id, survivors, weights)
         members = {key.node_id for key in self._members} - self._gone
         told = sorted(members | set(survivors))
         step = self._enter(Phase.SIGNATURES, told, now + self._setup.phase_timeout)
-        return Step(_same(told, message), step.events, step.deadline)
+        return Step(same(told, message), step.events, step.deadline)
 
     def _close_signatures(self, now: float) -> Step:
         setup = self._setup
@@ -322,12 +249,9 @@ class CkksCoordinator:
         del now
         opened = self._opened.open(self._uploads.total)
         if opened.total is None:
-            needed, reason = self._terms.committee.answers, opened.reason
-            return self._fail(
-                reason or AbortReason.BAD_SHARES, needed, *opened.blamed, alive=opened.answers
-            )
-        self._phase = Phase.OVER
-        self._uploads.total = np.zeros((0, 0), dtype=np.uint64)
+            reason = opened.reason or AbortReason.BAD_SHARES
+            return self._fail(reason, *opened.blamed, alive=opened.answers)
+        self._end()
         done = SumReady(opened.total, tuple(self._weights), tuple(self._weights.values()))
         return Step(events=(*opened.blamed, done), done=True)
 
@@ -339,49 +263,34 @@ class CkksCoordinator:
             raise LocalProtocolError("nothing is being opened")
         return self._opening
 
-    def _enter(self, phase: Phase, nodes: Collection[NodeId], deadline: float | None) -> Step:
-        self._phase, self._deadline = phase, deadline
-        self._waiting, self._answered = set(nodes) - self._gone, set()
-        return Step(events=(PhaseEntered(phase.value, tuple(nodes)),), deadline=deadline)
+    def _late(self, now: float) -> tuple[NodeId, ...]:
+        if self._phase is Phase.INPUT:
+            return self._uploads.expire(now)
+        return self._asked.expired(now) if self._phase is Phase.OPENING else super()._late(now)
 
-    def _fail(
-        self, reason: AbortReason, needed: int, *events: Event, alive: int | None = None
-    ) -> Step:
-        failed = RoundFailed(reason, len(self._answered) if alive is None else alive, needed)
-        self._phase = Phase.OVER
-        self._uploads.total = np.zeros((0, 0), dtype=np.uint64)
-        return Step(events=(*events, failed), done=True)
+    def _give_turns(self, now: float) -> Sequence[Outgoing]:
+        if self._phase is Phase.INPUT:
+            return self._turns(now)
+        return self._ask(now) if self._phase is Phase.OPENING else ()
 
     def _forget(self, node: NodeId) -> None:
-        self._waiting.discard(node)
+        super()._forget(node)
         self._uploads.forget(node)
         self._asked.end(node)
 
-    _ACCEPTS: Final[
-        Mapping[Phase, tuple[tuple[type[RoundMessage], ...], Callable[[Any, NodeId, Any], bool]]]
-    ] = {
+    def _end(self) -> None:
+        self._phase = Phase.OVER
+        self._uploads.total = np.zeros((0, 0), dtype=np.uint64)
+
+    _ACCEPTS: ClassVar[Accepts] = {
         Phase.KEYS: ((Announcement,), _on_announcement),
         Phase.INPUT: ((SealedSecret, CipherChunk), _on_upload),
         Phase.SIGNATURES: ((SurvivorSignature,), _on_signature),
         Phase.OPENING: ((SumShare,), _on_answer),
     }
-    _CLOSES: Final[
-        Mapping[Phase, tuple[AbortReason, Callable[[Any], int], Callable[[Any, float], Step]]]
-    ] = {
-        Phase.KEYS: (AbortReason.TOO_FEW_KEYS, lambda self: self._setup.quorum, _close_keys),
-        Phase.INPUT: (AbortReason.TOO_FEW_INPUTS, lambda self: self._setup.quorum, _close_input),
-        Phase.SIGNATURES: (
-            AbortReason.TOO_FEW_SIGNATURES,
-            lambda self: self._setup.cosigners,
-            _close_signatures,
-        ),
-        Phase.OPENING: (
-            AbortReason.TOO_FEW_ANSWERS,
-            lambda self: self._terms.committee.answers,
-            _close_opening,
-        ),
+    _CLOSES: ClassVar[Closes] = {
+        Phase.KEYS: (AbortReason.TOO_FEW_KEYS, _close_keys),
+        Phase.INPUT: (AbortReason.TOO_FEW_INPUTS, _close_input),
+        Phase.SIGNATURES: (AbortReason.TOO_FEW_SIGNATURES, _close_signatures),
+        Phase.OPENING: (AbortReason.TOO_FEW_ANSWERS, _close_opening),
     }
-
-
-def _same(nodes: Iterable[NodeId], message: RoundMessage) -> tuple[Outgoing, ...]:
-    return tuple(Outgoing(node, message) for node in nodes)

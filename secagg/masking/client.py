@@ -12,22 +12,21 @@ and one unmask answer (M-13). Source: specs/30-masking.md section 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, Final
+from typing import ClassVar
 
 import numpy as np
 
 from secagg import ring
-from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError
+from secagg.errors import AuthenticationError, LocalProtocolError
 from secagg.masking import adverts, masks, pairs, views
 from secagg.masking.graph import Graph, build_graph
+from secagg.phases import PhasedClient, Takes
 from secagg.primitives import aead, shamir
 from secagg.round_setup import RoundSetup
-from secagg.steps import Event, InputRejected, Outgoing, PeerBlamed, Step, ViewFixed
+from secagg.steps import Event, Outgoing, PeerBlamed, Step, ViewFixed
 from secagg.types import NodeId, RingVector, Rng, Signer
 from secagg.wire.messages import (
-    UPLOAD_SLOTS,
     AdvertList,
     Coin,
     Encapsulations,
@@ -37,7 +36,6 @@ from secagg.wire.messages import (
     PeerEncapsulations,
     PeerKeys,
     PeerShares,
-    RoundMessage,
     SealedShares,
     Survivors,
     SurvivorSignature,
@@ -63,7 +61,7 @@ class Phase(StrEnum):
     OVER = "over"
 
 
-class MaskingClient:
+class MaskingClient(PhasedClient):
     """State machine of one node in one round; see `secagg.roles.ClientRole`.
 
     Args:
@@ -94,7 +92,8 @@ class MaskingClient:
             raise LocalProtocolError("an input coordinate lies outside the ring")
         if signer.node_id not in setup.cohort:
             raise LocalProtocolError(f"{signer.node_id} is not in the cohort")
-        self._setup, self._signer, self._coordinator, self._rng = setup, signer, coordinator, rng
+        super().__init__(setup, coordinator)
+        self._signer, self._rng = signer, rng
         self._me = signer.node_id
         self._vector = vector.copy()
         self._phase = Phase.NEW
@@ -116,11 +115,6 @@ class MaskingClient:
         self._survivors: tuple[NodeId, ...] = ()
         self._sharers_digest = self._view = b""
 
-    @property
-    def phase(self) -> Phase:
-        """The current phase."""
-        return self._phase
-
     def start(self, now: float) -> Step:
         """Advertise this round's keys."""
         if self._phase is not Phase.NEW:
@@ -139,26 +133,6 @@ class MaskingClient:
         )
         self._phase = Phase.KEYED
         return self._reply(now, self._advert)
-
-    def receive(self, message: Message, now: float) -> Step:
-        """Take the next message of the coordinator; see `secagg.roles.ClientRole.receive`."""
-        handler = None
-        if isinstance(message, RoundMessage):
-            handler = self._ACCEPTS.get((self._phase, type(message)))
-        if handler is None or not isinstance(message, RoundMessage):
-            raise self._fault(f"{type(message).__name__} while {self._phase.value}")
-        if message.round_id != self._setup.round_id:
-            raise self._fault(f"{type(message).__name__} of round {message.round_id}")
-        return handler(self, message, now)
-
-    def on_timeout(self, now: float) -> Step:
-        """Give up: the coordinator has been silent for too long."""
-        if self._phase is Phase.OVER:
-            return Step(done=True)
-        silent_in = self._phase
-        self._end()
-        reason = f"the coordinator was silent while {silent_in.value}"
-        return Step(events=(InputRejected(reason),), done=True)
 
     # --- keys and graph ----------------------------------------------------------------------
 
@@ -404,22 +378,6 @@ class MaskingClient:
 
     # --- small parts -------------------------------------------------------------------------
 
-    def _reply(self, now: float, *messages: Message, events: tuple[Event, ...] = ()) -> Step:
-        # The coordinator may use up each phase. The first one holds everybody's training, and
-        # uploads take turns: others upload before this node, and after it.
-        phases = 3
-        if self._phase in (Phase.MASKED, Phase.UPLOADED):
-            phases += -(-len(self._setup.cohort) // UPLOAD_SLOTS)
-        longest = self._setup.input_timeout if self._phase is Phase.KEYED else 0.0
-        deadline = now + longest + phases * self._setup.phase_timeout
-        send = tuple(Outgoing(self._coordinator, message) for message in messages)
-        return Step(send, events, deadline)
-
-    def _fault(self, what: str) -> RemoteProtocolError:
-        """End the round for this node and blame the coordinator."""
-        self._end()
-        return RemoteProtocolError(self._coordinator, what)
-
     def _end(self) -> None:
         """Forget what the round was about."""
         self._phase = Phase.OVER
@@ -430,7 +388,9 @@ class MaskingClient:
         self._vector = np.empty(0, dtype=np.uint32)
         self._round_secret = self._self_seed = self._coin_seed = b""
 
-    _ACCEPTS: Final[dict[tuple[Phase, type[RoundMessage]], Callable[[Any, Any, float], Step]]] = {
+    _TRAINING = Phase.KEYED
+    _TURNS = (Phase.MASKED, Phase.UPLOADED)
+    _ACCEPTS: ClassVar[Takes] = {
         (Phase.KEYED, PeerKeys): _on_peer_keys,
         (Phase.KEYED, AdvertList): _on_advert_list,
         (Phase.TOSSED, AdvertList): _on_advert_list,

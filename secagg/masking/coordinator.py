@@ -15,28 +15,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import ClassVar
 
 import numpy as np
 
 from secagg import ring
-from secagg.errors import AuthenticationError, LocalProtocolError, RemoteProtocolError, ReplayError
+from secagg.errors import LocalProtocolError, ReplayError
 from secagg.masking import adverts, views
 from secagg.masking.graph import build_graph
 from secagg.masking.masks import Apply, apply_masks
 from secagg.masking.recovery import Recovery
 from secagg.masking.transcript import Transcript
-from secagg.masking.uploads import BadUpload, Uploads
+from secagg.masking.uploads import Uploads
+from secagg.phases import Accepts, Closes, Fault, PhasedCoordinator
 from secagg.relay import MakeSpool, MemorySpool, Relay
 from secagg.round_setup import RoundSetup
 from secagg.steps import (
-    Event,
     Lazy,
     Outgoing,
-    PeerBlamed,
-    PeersMissed,
-    PhaseEntered,
-    RoundFailed,
     Step,
     SumReady,
 )
@@ -48,7 +44,6 @@ from secagg.wire.messages import (
     Encapsulations,
     KeyAdvert,
     MaskedChunk,
-    Message,
     PeerEncapsulations,
     PeerKeys,
     PeerShares,
@@ -78,11 +73,7 @@ class Phase(StrEnum):
     OVER = "over"
 
 
-class _Fault(Exception):
-    """A message that costs its sender its place in the round."""
-
-
-class MaskingCoordinator:
+class MaskingCoordinator(PhasedCoordinator):
     """State machine of the coordinator in one round; see `secagg.roles.CoordinatorRole`.
 
     Args:
@@ -98,11 +89,9 @@ class MaskingCoordinator:
         apply: Apply = apply_masks,
         spool: MakeSpool = MemorySpool,
     ) -> None:
-        self._setup, self._apply = setup, apply
+        super().__init__(setup)
+        self._apply = apply
         self._phase = Phase.NEW
-        self._waiting: set[NodeId] = set()  # still owe this phase's message
-        self._gone: set[NodeId] = set()  # dropped for good: no later phase waits for them
-        self._answered: set[NodeId] = set()  # gave it
         self._seen = Transcript()
         self._attempt = 0
         self._tossed: tuple[adverts.Entry, ...] = ()  # adverts that the coins are for
@@ -115,57 +104,15 @@ class MaskingCoordinator:
         self._signatures: dict[NodeId, bytes] = {}
         self._recovery: Recovery | None = None
 
-    @property
-    def phase(self) -> Phase:
-        """The current phase."""
-        return self._phase
-
     def start(self, now: float) -> Step:
         """Wait for the cohort's key adverts; local training happens in this phase."""
-        if self._phase is not Phase.NEW:
-            raise LocalProtocolError("a masking coordinator starts once")
-        return self._enter(Phase.KEYS, self._setup.cohort, now + self._setup.input_timeout)
-
-    def receive(self, sender: NodeId, message: Message, now: float) -> Step:
-        """Take a message of a node; see `secagg.roles.CoordinatorRole.receive`."""
-        accepted = self._ACCEPTS.get(self._phase)
-        if accepted is None or not isinstance(message, accepted[0]):
-            raise RemoteProtocolError(sender, f"{type(message).__name__} while {self._phase.value}")
-        if message.round_id != self._setup.round_id:
-            raise ReplayError(sender, f"{type(message).__name__} of round {message.round_id}")
-        if sender in self._answered:
-            raise ReplayError(sender, f"a second {type(message).__name__}")
-        if sender not in self._waiting:
-            raise RemoteProtocolError(sender, f"not in the round while {self._phase.value}")
-        try:
-            complete = accepted[1](self, sender, message)
-        except (_Fault, BadUpload, AuthenticationError) as fault:
-            self._forget(sender)
-            return self._advance(now, PeerBlamed(sender, str(fault)))
-        if complete:
-            self._waiting.discard(sender)
-            self._answered.add(sender)
-        return self._advance(now)
-
-    def drop(self, node: NodeId, now: float) -> Step:
-        """Stop waiting for `node`, in this phase and in every later one."""
-        self._gone.add(node)
-        self._forget(node)
-        return self._advance(now)
-
-    def on_timeout(self, now: float) -> Step:
-        """Close the phase with those who answered, or end the uploads whose time is up (M-15)."""
-        uploading = self._phase is Phase.INPUT
-        late = self._uploads.expire(now) if uploading else tuple(sorted(self._waiting))
-        self._waiting -= set(late)
-        missed = (PeersMissed(self._phase.value, late),) if late else ()
-        return self._advance(now, *missed)
+        return self._begin(Phase.KEYS, now)
 
     # --- what each message does; the result says whether the node has given all it owes ---------
 
     def _on_advert(self, sender: NodeId, message: KeyAdvert) -> bool:
         if message.node_id != sender:
-            raise _Fault("its advert names another node")
+            raise Fault("its advert names another node")
         adverts.verify_advert(self._setup, message)  # M-04
         adverts.check_keys(message)
         self._seen.adverts[sender] = message
@@ -176,7 +123,7 @@ class MaskingCoordinator:
         if message.attempt != self._attempt:
             raise ReplayError(sender, f"a coin of toss {message.attempt} in {self._attempt}")
         if not adverts.coin_fits(message.coin, commitment, self._attempt):  # M-06
-            raise _Fault("its coin is not the one it committed to")
+            raise Fault("its coin is not the one it committed to")
         self._coins[sender] = message.coin
         return True
 
@@ -184,7 +131,7 @@ class MaskingCoordinator:
         ahead = self._seen.graph.ahead(sender)
         given = {to: (capsule, confirmation) for to, capsule, confirmation in message.capsules}
         if [to for to, _, _ in message.capsules] != sorted(ahead):  # M-26
-            raise _Fault("its capsules are not for exactly its successors")
+            raise Fault("its capsules are not for exactly its successors")
         self._capsules.put(sender, [given[to][0] for to in ahead])
         self._seen.confirmations[sender] = b"".join(given[to][1] for to in ahead)
         return True
@@ -193,7 +140,7 @@ class MaskingCoordinator:
         receivers = [receiver for receiver, _ in message.boxes]
         due = sorted(self._seen.graph.neighbours(sender) & self._seen.agreed)
         if receivers != due:
-            raise _Fault("its shares are not for exactly its neighbours")
+            raise Fault("its shares are not for exactly its neighbours")
         given = dict(message.boxes)
         self._boxes.put(sender, [given.get(to, b"") for to in self._seen.graph.around(sender)])
         self._seen.backups[sender] = message.backup
@@ -206,7 +153,7 @@ class MaskingCoordinator:
             views.verify_sharers(self._setup, sender, signature, self._sharers_digest)  # M-24
             self._sharers_signatures[sender] = signature
         elif signature:
-            raise _Fault("a chunk after the first carries a signature")
+            raise Fault("a chunk after the first carries a signature")
         return self._uploads.take(sender, message)
 
     def _on_signature(self, sender: NodeId, message: SurvivorSignature) -> bool:
@@ -219,26 +166,10 @@ class MaskingCoordinator:
             raise LocalProtocolError("no recovery in the unmask phase")
         fault = self._recovery.take(sender, message)
         if fault:
-            raise _Fault(fault)
+            raise Fault(fault)
         return True
 
     # --- phases --------------------------------------------------------------------------------
-
-    def _advance(self, now: float, *events: Event) -> Step:
-        """Let the next nodes upload, and close the phase if nobody is waited for any more."""
-        send: Sequence[Outgoing] = self._turns(now) if self._phase is Phase.INPUT else ()
-        if self._waiting or self._phase in (Phase.NEW, Phase.OVER):
-            return Step(send, events, self._deadline, done=self._phase is Phase.OVER)
-        reason, close = self._CLOSES[self._phase]
-        if len(self._answered) < self._needed:  # M-14
-            return self._fail(reason, *events)
-        closed = close(self, now)
-        events = (*events, *closed.events)
-        if self._waiting or closed.done:
-            return Step(closed.send, events, closed.deadline, closed.done)
-        after = self._advance(now)  # all that the new phase would wait for are gone
-        send = Lazy.chain(closed.send, after.send)
-        return Step(send, (*events, *after.events), after.deadline, after.done)
 
     @property
     def _needed(self) -> int:
@@ -373,25 +304,21 @@ class MaskingCoordinator:
         step = self._enter(phase, nodes, now + self._setup.phase_timeout)
         return Step(_to_each(nodes, message), step.events, step.deadline)
 
-    def _enter(
-        self, phase: Phase, nodes: tuple[NodeId, ...] | list[NodeId], deadline: float | None
-    ) -> Step:
-        self._phase, self._deadline = phase, deadline
-        self._waiting, self._answered = set(nodes) - self._gone, set()
-        return Step(events=(PhaseEntered(phase.value, tuple(nodes)),), deadline=deadline)
+    def _late(self, now: float) -> tuple[NodeId, ...]:
+        return self._uploads.expire(now) if self._phase is Phase.INPUT else super()._late(now)
 
-    def _fail(self, reason: AbortReason, *events: Event) -> Step:
-        failed = RoundFailed(reason, len(self._answered), self._needed)
-        self._phase = Phase.OVER
-        self._uploads.total = np.zeros(0, dtype=np.uint32)
-        return Step(events=(*events, failed), done=True)
+    def _give_turns(self, now: float) -> Sequence[Outgoing]:
+        return self._turns(now) if self._phase is Phase.INPUT else ()
 
     def _forget(self, node: NodeId) -> None:
-        self._waiting.discard(node)
+        super()._forget(node)
         self._uploads.forget(node)
 
-    _deadline: float | None = None
-    _ACCEPTS: Final[dict[Phase, tuple[type[RoundMessage], Callable[[Any, NodeId, Any], bool]]]] = {
+    def _end(self) -> None:
+        self._phase = Phase.OVER
+        self._uploads.total = np.zeros(0, dtype=np.uint32)
+
+    _ACCEPTS: ClassVar[Accepts] = {
         Phase.KEYS: (KeyAdvert, _on_advert),
         Phase.COINS: (Coin, _on_coin),
         Phase.AGREEMENT: (Encapsulations, _on_encapsulations),
@@ -400,7 +327,7 @@ class MaskingCoordinator:
         Phase.SIGNATURES: (SurvivorSignature, _on_signature),
         Phase.UNMASK: (UnmaskAnswer, _on_answer),
     }
-    _CLOSES: Final[dict[Phase, tuple[AbortReason, Callable[[Any, float], Step]]]] = {
+    _CLOSES: ClassVar[Closes] = {
         Phase.KEYS: (AbortReason.TOO_FEW_KEYS, _close_keys),
         Phase.COINS: (AbortReason.TOO_FEW_KEYS, _close_coins),
         Phase.AGREEMENT: (AbortReason.TOO_FEW_AGREEMENTS, _close_agreement),

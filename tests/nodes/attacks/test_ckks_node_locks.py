@@ -187,9 +187,12 @@ def _any_words(shares: Any, prime: int, length: int) -> Any:
 
 
 def ALL_MUST_ANSWER(patch: pytest.MonkeyPatch) -> None:  # noqa: N802 - a rule like the others
-    reason, _, close = CkksCoordinator._CLOSES[Phase.OPENING]
-    rule = (reason, lambda self: len(self._members), close)
-    patch.setitem(CkksCoordinator._CLOSES, Phase.OPENING, rule)
+    needed = CkksCoordinator._needed.fget  # type: ignore[attr-defined]
+
+    def all_of_them(self: CkksCoordinator) -> int:
+        return len(self._members) if self._phase is Phase.OPENING else needed(self)
+
+    patch.setattr(CkksCoordinator, "_needed", property(all_of_them))
 
 
 def _any_signature(self: CkksCoordinator, sender: str, message: Any) -> bool:

@@ -1,0 +1,240 @@
+"""What the roles of every scheme with phases have in common: who owes what until when.
+
+A phase of the coordinator closes when all that are still in the round have answered, or at its
+deadline with those who have. A node's phases follow one another once; what does not fit the phase
+it is in ends the round for it. Schemes give tables of what each phase accepts and how it closes.
+
+Source: specs/30-masking.md section 4, specs/36-ckks.md section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from enum import StrEnum
+from typing import Any, ClassVar, Final, TypeAlias
+
+from secagg.errors import (
+    AuthenticationError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    ReplayError,
+)
+from secagg.round_setup import RoundSetup
+from secagg.steps import (
+    Event,
+    InputRejected,
+    Lazy,
+    Outgoing,
+    PeerBlamed,
+    PeersMissed,
+    PhaseEntered,
+    RoundFailed,
+    Step,
+)
+from secagg.types import AbortReason, NodeId
+from secagg.uploads import BadUpload
+from secagg.wire.messages import UPLOAD_SLOTS, Message, RoundMessage
+
+__all__ = ["Accepts", "Closes", "Fault", "PhasedClient", "PhasedCoordinator", "Takes", "same"]
+
+Takes: TypeAlias = dict[tuple[Any, type[RoundMessage]], Callable[[Any, Any, float], Step]]
+"""Phase of a client and type of message to what it does."""
+Accepts: TypeAlias = dict[
+    Any,
+    tuple[type[RoundMessage] | tuple[type[RoundMessage], ...], Callable[[Any, NodeId, Any], bool]],
+]
+"""Phase of a coordinator to the messages it takes and what these do: tell whether their sender has
+given all that it owes. `Fault`, `BadUpload` and `AuthenticationError` cost it its place."""
+Closes: TypeAlias = dict[Any, tuple[AbortReason, Callable[[Any, float], Step]]]
+"""Phase to why the round fails if too few have answered, and to what comes next if not."""
+
+_NEW: Final = "new"
+_OVER: Final = "over"
+
+
+class Fault(Exception):
+    """A message that costs its sender its place in the round."""
+
+
+class PhasedClient:
+    """A node's role; phases are strings of which the first is "new" and the last "over"."""
+
+    _ACCEPTS: ClassVar[Takes] = {}
+    _TRAINING: ClassVar[StrEnum]
+    """The phase in which the others may still train."""
+    _TURNS: ClassVar[Collection[StrEnum]] = ()
+    """Phases in which others may have their turns before this node or after it."""
+    _phase: StrEnum
+
+    def __init__(self, setup: RoundSetup, coordinator: NodeId) -> None:
+        self._setup, self._coordinator = setup, coordinator
+
+    @property
+    def phase(self) -> StrEnum:
+        """The current phase."""
+        return self._phase
+
+    def receive(self, message: Message, now: float) -> Step:
+        """Take the next message of the coordinator; see `secagg.roles.ClientRole.receive`."""
+        handler = None
+        if isinstance(message, RoundMessage):
+            handler = self._ACCEPTS.get((self._phase, type(message)))
+        if handler is None or not isinstance(message, RoundMessage):  # M-21, H-17
+            raise self._fault(f"{type(message).__name__} while {self._phase.value}")
+        if message.round_id != self._setup.round_id:
+            raise self._fault(f"{type(message).__name__} of round {message.round_id}")
+        return handler(self, message, now)
+
+    def on_timeout(self, now: float) -> Step:
+        """Give up: the coordinator has been silent for too long."""
+        del now
+        if self._phase == _OVER:
+            return Step(done=True)
+        silent_in = self._phase
+        self._end()
+        reason = f"the coordinator was silent while {silent_in.value}"
+        return Step(events=(InputRejected(reason),), done=True)
+
+    def _reply(self, now: float, *messages: Message, events: tuple[Event, ...] = ()) -> Step:
+        send = tuple(Outgoing(self._coordinator, message) for message in messages)
+        if self._phase == _OVER:
+            return Step(send, events, done=True)
+        # The coordinator may use up each phase, and turns one after the other.
+        phases = 3
+        if self._phase in self._TURNS:
+            phases += -(-len(self._setup.cohort) // UPLOAD_SLOTS)
+        longest = self._setup.input_timeout if self._phase is self._TRAINING else 0.0
+        return Step(send, events, now + longest + phases * self._setup.phase_timeout)
+
+    def _fault(self, what: str) -> RemoteProtocolError:
+        """End the round for this node and blame the coordinator."""
+        self._end()
+        return RemoteProtocolError(self._coordinator, what)
+
+    def _end(self) -> None:
+        """Enter the last phase, and forget what the round was about."""
+        raise NotImplementedError
+
+
+class PhasedCoordinator:
+    """The coordinator's role; phases are strings, the first "new" and the last "over"."""
+
+    _ACCEPTS: ClassVar[Accepts] = {}
+    _CLOSES: ClassVar[Closes] = {}
+    _phase: StrEnum
+
+    def __init__(self, setup: RoundSetup) -> None:
+        self._setup = setup
+        self._deadline: float | None = None
+        self._waiting: set[NodeId] = set()  # still owe this phase's message
+        self._gone: set[NodeId] = set()  # dropped for good: no later phase waits for them
+        self._answered: set[NodeId] = set()  # gave it
+
+    @property
+    def phase(self) -> StrEnum:
+        """The current phase."""
+        return self._phase
+
+    def receive(self, sender: NodeId, message: Message, now: float) -> Step:
+        """Take a message of a node; see `secagg.roles.CoordinatorRole.receive`."""
+        accepted = self._ACCEPTS.get(self._phase)
+        if accepted is None or not isinstance(message, accepted[0]):  # M-21, H-17
+            raise RemoteProtocolError(sender, f"{type(message).__name__} while {self._phase.value}")
+        if message.round_id != self._setup.round_id:
+            raise ReplayError(sender, f"{type(message).__name__} of round {message.round_id}")
+        if sender in self._answered:
+            raise ReplayError(sender, f"a second {type(message).__name__}")
+        if sender not in self._waiting:
+            raise RemoteProtocolError(sender, f"not in the round while {self._phase.value}")
+        try:
+            complete = accepted[1](self, sender, message)
+        except (Fault, BadUpload, AuthenticationError) as fault:
+            self._forget(sender)
+            return self._advance(now, PeerBlamed(sender, str(fault)))
+        if complete:
+            self._waiting.discard(sender)
+            self._answered.add(sender)
+        return self._advance(now)
+
+    def drop(self, node: NodeId, now: float) -> Step:
+        """Stop waiting for `node`, in this phase and in every later one."""
+        self._gone.add(node)
+        self._forget(node)
+        return self._advance(now)
+
+    def on_timeout(self, now: float) -> Step:
+        """Close the phase with those who answered, or end the turns whose time is up (M-15, H-15)."""
+        late = self._late(now)
+        for node in late:
+            self._forget(node)
+        missed = (PeersMissed(self._phase.value, late),) if late else ()
+        return self._advance(now, *missed)
+
+    def _advance(self, now: float, *events: Event) -> Step:
+        """Give the next nodes their turn, and close the phase if nobody is waited for any more."""
+        send = self._give_turns(now)
+        if self._waiting or self._phase in (_NEW, _OVER):
+            return Step(send, events, self._deadline, done=self._phase == _OVER)
+        reason, close = self._CLOSES[self._phase]
+        if len(self._answered) < self._needed:  # M-14, H-15
+            return self._fail(reason, *events)
+        closed = close(self, now)
+        events = (*events, *closed.events)
+        if self._waiting or closed.done:
+            return Step(closed.send, events, closed.deadline, closed.done)
+        after = self._advance(now)  # all that the new phase would wait for are gone
+        send = Lazy.chain(closed.send, after.send)
+        return Step(send, (*events, *after.events), after.deadline, after.done)
+
+    def _enter(self, phase: StrEnum, nodes: Collection[NodeId], deadline: float | None) -> Step:
+        self._phase, self._deadline = phase, deadline
+        self._waiting, self._answered = set(nodes) - self._gone, set()
+        return Step(events=(PhaseEntered(phase.value, tuple(nodes)),), deadline=deadline)
+
+    def _begin(self, phase: StrEnum, now: float) -> Step:
+        """Leave "new" for the first phase, in which the nodes train."""
+        if self._phase != _NEW:
+            raise LocalProtocolError("a coordinator's role starts once")
+        return self._enter(phase, self._setup.cohort, now + self._setup.input_timeout)
+
+    def _fail(
+        self,
+        reason: AbortReason,
+        *events: Event,
+        alive: int | None = None,
+        needed: int | None = None,
+    ) -> Step:
+        failed = RoundFailed(
+            reason,
+            len(self._answered) if alive is None else alive,
+            self._needed if needed is None else needed,
+        )
+        self._end()
+        return Step(events=(*events, failed), done=True)
+
+    @property
+    def _needed(self) -> int:
+        """How many have to answer in this phase."""
+        raise NotImplementedError
+
+    def _late(self, now: float) -> tuple[NodeId, ...]:
+        """Return whose time is up."""
+        del now
+        return tuple(sorted(self._waiting))
+
+    def _give_turns(self, now: float) -> Sequence[Outgoing]:
+        """Return what tells nodes that it is their turn, in a phase that has turns."""
+        raise NotImplementedError
+
+    def _forget(self, node: NodeId) -> None:
+        """Expect nothing more of a node in this phase."""
+        self._waiting.discard(node)
+
+    def _end(self) -> None:
+        """Enter the last phase, and forget what is not released."""
+        raise NotImplementedError
+
+
+def same(nodes: Iterable[NodeId], message: RoundMessage) -> tuple[Outgoing, ...]:
+    """Return one message for all nodes."""
+    return tuple(Outgoing(node, message) for node in nodes)
