@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, Final, TypeAlias
 
+import numpy as np
+
 from secagg.errors import (
     AuthenticationError,
     LocalProtocolError,
@@ -31,7 +33,7 @@ from secagg.steps import (
     RoundFailed,
     Step,
 )
-from secagg.types import AbortReason, NodeId
+from secagg.types import AbortReason, NodeId, RingVector, Rng, Signer
 from secagg.uploads import BadUpload
 from secagg.wire.messages import UPLOAD_SLOTS, Message, RoundMessage
 
@@ -57,7 +59,18 @@ class Fault(Exception):
 
 
 class PhasedClient:
-    """A node's role; phases are strings of which the first is "new" and the last "over"."""
+    """A node's role; phases are strings of which the first is "new" and the last "over".
+
+    Args:
+        setup: The checked offer.
+        vector: This node's input, shape (setup.dim,), values below 2^ring_bits; checked only.
+        signer: This node's identity.
+        coordinator: Where messages go.
+        rng: Source of secrets.
+
+    Raises:
+        LocalProtocolError: the vector does not fit the set-up, or the node is not in the cohort.
+    """
 
     _ACCEPTS: ClassVar[Takes] = {}
     _TRAINING: ClassVar[StrEnum]
@@ -66,8 +79,25 @@ class PhasedClient:
     """Phases in which others may have their turns before this node or after it."""
     _phase: StrEnum
 
-    def __init__(self, setup: RoundSetup, coordinator: NodeId) -> None:
-        self._setup, self._coordinator = setup, coordinator
+    def __init__(
+        self,
+        setup: RoundSetup,
+        vector: RingVector,
+        signer: Signer,
+        *,
+        coordinator: NodeId,
+        rng: Rng,
+    ) -> None:
+        if vector.shape != (setup.dim,) or vector.dtype != np.uint32:
+            raise LocalProtocolError(
+                f"an input of shape {vector.shape} for {setup.dim} coordinates"
+            )
+        if setup.ring_bits < 32 and vector.max(initial=0) >> setup.ring_bits:
+            raise LocalProtocolError("an input coordinate lies outside the ring")
+        if signer.node_id not in setup.cohort:
+            raise LocalProtocolError(f"{signer.node_id} is not in the cohort")
+        self._setup, self._signer, self._me = setup, signer, signer.node_id
+        self._coordinator, self._rng = coordinator, rng
 
     @property
     def phase(self) -> StrEnum:
@@ -163,7 +193,7 @@ class PhasedCoordinator:
         return self._advance(now)
 
     def on_timeout(self, now: float) -> Step:
-        """Close the phase with those who answered, or end the turns whose time is up (M-15, H-15)."""
+        """Close the phase with those who answered, or end turns whose time is up (M-15, H-15)."""
         late = self._late(now)
         for node in late:
             self._forget(node)

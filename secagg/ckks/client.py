@@ -97,20 +97,11 @@ class CkksClient(PhasedClient):
         rng: Rng,
         distance: float | None = None,
     ) -> None:
-        if vector.shape != (setup.dim,) or vector.dtype != np.uint32:
-            raise LocalProtocolError(
-                f"an input of shape {vector.shape} for {setup.dim} coordinates"
-            )
-        if setup.ring_bits < 32 and vector.max(initial=0) >> setup.ring_bits:
-            raise LocalProtocolError("an input coordinate lies outside the ring")
-        if signer.node_id not in setup.cohort:
-            raise LocalProtocolError(f"{signer.node_id} is not in the cohort")
+        super().__init__(setup, vector, signer, coordinator=coordinator, rng=rng)
         if (distance is not None) is not setup.coordinator_weighs:  # H-16
             raise LocalProtocolError("a distance is disclosed just where the coordinator weighs")
         terms = terms_of(setup)
-        super().__init__(setup, coordinator)
-        self._signer, self._rng = signer, rng
-        self._terms, self._me = terms, signer.node_id
+        self._terms = terms
         self._distance = None if distance is None else coarse(distance)
         self._ring = ring_of(terms.ring.degree, terms.ring.modulus_bits)
         self._message = to_message(

@@ -84,17 +84,7 @@ class MaskingClient(PhasedClient):
         coordinator: NodeId,
         rng: Rng,
     ) -> None:
-        if vector.shape != (setup.dim,) or vector.dtype != np.uint32:
-            raise LocalProtocolError(
-                f"an input of shape {vector.shape} for {setup.dim} coordinates"
-            )
-        if setup.ring_bits < 32 and vector.max(initial=0) >> setup.ring_bits:
-            raise LocalProtocolError("an input coordinate lies outside the ring")
-        if signer.node_id not in setup.cohort:
-            raise LocalProtocolError(f"{signer.node_id} is not in the cohort")
-        super().__init__(setup, coordinator)
-        self._signer, self._rng = signer, rng
-        self._me = signer.node_id
+        super().__init__(setup, vector, signer, coordinator=coordinator, rng=rng)
         self._vector = vector.copy()
         self._phase = Phase.NEW
         self._round_secret = rng(shamir.SECRET_SIZE)
