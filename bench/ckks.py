@@ -26,6 +26,7 @@ from bench.common import BenchError, describe_machine
 from bench.peers import nvflare, shared_ckks
 from bench.peers.environment import Environment
 from bench.peers.shared_ckks import SharedKeyCase, SharedKeyRound
+from nodes.session.plan import HEAVIEST
 from secagg.ckks.parameters import CkksParameters, choose
 from secagg.errors import SecAggError
 
@@ -49,6 +50,8 @@ class Result:
     dim: int
     parameters: CkksParameters
     ours: dict[str, OurRound]
+    weighted: OurRound
+    """The same with the coordinator's weights, nobody vanishing."""
     peers: dict[str, PeerRound]
 
     def peer(self, name: str) -> SharedKeyRound | None:
@@ -62,12 +65,14 @@ def run(nodes: int, dim: int, environment: Environment | None, *, rounds: int = 
     parameters = choose(nodes, value_bits=VALUE_BITS)
     setup = make_ckks_setup(nodes, dim, parameters)
     ours = {when: measure(setup, vanishing=when, rounds=rounds) for when in VANISHING}
+    heavier = choose(nodes, value_bits=VALUE_BITS, max_weight=HEAVIEST)
+    weighted = measure(make_ckks_setup(nodes, dim, heavier), rounds=rounds)
     peers: dict[str, PeerRound] = {}
     if environment is not None:
         case = SharedKeyCase(nodes, dim, SEED, VALUE_BITS)
         peers["nvflare"] = _or_reason(lambda: nvflare.measure(case, environment))
         peers["shared key"] = _or_reason(lambda: shared_ckks.measure(case))
-    return Result(nodes, dim, parameters, ours, peers)
+    return Result(nodes, dim, parameters, ours, weighted, peers)
 
 
 def _or_reason(measure_it: Callable[[], SharedKeyRound]) -> PeerRound:
@@ -115,6 +120,10 @@ def bars(results: list[Result]) -> Iterator[Bar]:
     client = [(ours.client_s + ours.duty_s) / peer.client_s for _, ours, peer in million]
     what = "client over NVFlare's, d = 1M, committee duty included"
     yield Bar(what, _worst(client), 2 / 3)
+    heavier = [
+        (case.weighted.client_s + case.weighted.duty_s) / p.client_s for case, _, p in million
+    ]
+    yield Bar("the same, with the coordinator's weights", _worst(heavier), 2 / 3)
     server = [ours.server_s / peer.server_s for _, ours, peer in few]
     what = "coordinator over NVFlare's, n = 10, d = 1M, opening included"
     yield Bar(what, _worst(server), 1 / 6)
@@ -129,7 +138,7 @@ def bars(results: list[Result]) -> Iterator[Bar]:
     sizes = _growth(results, "duty_received"), _growth(results, "duty_sent")
     growth = _worst([size for size in sizes if size is not None])
     yield Bar("committee bytes, largest d over smallest", growth, 1)
-    every = [ours.error for each in results for ours in each.ours.values()]
+    every = [o.error for each in results for o in (*each.ours.values(), each.weighted)]
     yield Bar("error on integers", _worst(every), 0)
 
 
@@ -169,24 +178,30 @@ def _line(cells: Iterable[object]) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
-def side_by_side(result: Result) -> Iterator[str]:
-    """Yield a case's rows of the first table."""
-    case, ours = (result.nodes, result.dim), result.ours["nobody"]
-    shares = (ours.upload - ours.cipher) / result.dim
-    yield _line(
+def _ours(case: tuple[int, int], name: str, ours: OurRound) -> str:
+    dim = case[1]
+    shares = (ours.upload - ours.cipher) / dim
+    return _line(
         [
             *case,
-            "ours",
+            name,
             _ms(ours.client_s),
             _ms(ours.client_s + ours.duty_s),
-            f"{ours.cipher / result.dim:.3f} + {shares:.3f}",
-            f"{FLOAT32 + ours.received / result.dim:.3f}",
+            f"{ours.cipher / dim:.3f} + {shares:.3f}",
+            f"{FLOAT32 + ours.received / dim:.3f}",
             _ms(ours.add_s),
             _ms(ours.server_s),
             _ms(ours.open_s),
             f"{ours.error:g}",
         ]
     )
+
+
+def side_by_side(result: Result) -> Iterator[str]:
+    """Yield a case's rows of the first table."""
+    case = (result.nodes, result.dim)
+    yield _ours(case, "ours", result.ours["nobody"])
+    yield _ours(case, f"ours, coordinator's weights 1 to {HEAVIEST}", result.weighted)
     for name, peer in result.peers.items():
         if isinstance(peer, str):
             yield _line([*case, name, peer, *7 * "–"])

@@ -33,7 +33,10 @@ DUTY = ("DealtShares", "OpenRequest")
 
 
 def make_ckks_setup(n: int, dim: int, parameters: CkksParameters) -> RoundSetup:
-    """Return the set-up of a round of `ckks`: what an operator gets, in the largest chunks."""
+    """Return the set-up of a round of `ckks`: what an operator gets, in the largest chunks.
+
+    The coordinator weighs if the parameters have room for weights above 1.
+    """
     cohort = tuple(f"node-{index:04d}" for index in range(n))
     return RoundSetup(
         run_id=b"r" * 16,
@@ -42,13 +45,14 @@ def make_ckks_setup(n: int, dim: int, parameters: CkksParameters) -> RoundSetup:
         cohort=cohort,
         signing_keys={node: Identity(node).public for node in cohort},
         dim=dim,
-        ring_bits=ring_bits_for(n, parameters.value_bits),
+        ring_bits=ring_bits_for(n * parameters.max_weight, parameters.value_bits),
         threshold=parameters.committee.threshold,
         quorum=parameters.quorum,
         neighbours=n - 1,
         colluders=parameters.colluders,
         chunk_values=CHUNK_VALUES,
         ckks=parameters,
+        coordinator_weighs=parameters.max_weight > 1,
     )
 
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bench.common import BenchError
 from secagg import ring
+from secagg.ckks.weighting import least_effective, weights_from
 from secagg.encoding import ring_bits_for
 from secagg.masking.masks import Mask, apply_masks
 from secagg.masking.parameters import MaskingParameters
@@ -156,7 +157,7 @@ class _Round:
         self._gone: set[NodeId] = set()
         scheme = scheme or MaskingScheme(apply=_TimedMasks(self.cost))
         started = time.process_time()
-        self._server = scheme.coordinator(setup)
+        self._server = scheme.coordinator(setup, weigh=self._weigh)
         self.cost.server_made_s = time.process_time() - started
         self._clients = {node: self._client(scheme, node) for node in setup.cohort}
         self._sum: SumReady | None = None
@@ -169,11 +170,24 @@ class _Round:
     def _client(self, scheme: Scheme, node: NodeId) -> ClientRole:
         vector, identity = self._input_of(node), Identity(node)
         started = time.process_time()
+        # Where the coordinator weighs, distances are as different as the weights can be.
+        index = self.setup.cohort.index(node)
+        distance = index / len(self.setup.cohort) if self.setup.coordinator_weighs else None
         client = scheme.client(
-            self.setup, vector, identity, coordinator=COORDINATOR, rng=os.urandom
+            self.setup,
+            vector,
+            identity,
+            coordinator=COORDINATOR,
+            rng=os.urandom,
+            distance=distance,
         )
         self.cost.client_made_s.append(time.process_time() - started)
         return client
+
+    def _weigh(self, distances: Mapping[NodeId, float]) -> dict[NodeId, int]:
+        most = self.setup.ckks.max_weight if self.setup.ckks else 1
+        quorum, effective = self.setup.quorum, least_effective(self.setup)
+        return weights_from(distances, max_weight=most, quorum=quorum, effective=effective)
 
     def _input_of(self, node: NodeId) -> RingVector:
         return np.roll(self._inputs, self.setup.cohort.index(node))
@@ -268,8 +282,8 @@ class _Round:
             raise BenchError("the round did not end")
         bits = self.setup.ring_bits
         expected = np.zeros(self.setup.dim, dtype=np.uint32)
-        for node in self._sum.contributors:
-            expected += self._input_of(node)
+        for node, weight in zip(self._sum.contributors, self._sum.weights, strict=True):
+            expected += np.uint32(weight) * self._input_of(node)
         difference = ring.to_signed(self._sum.total - expected, bits)
         self.cost.error = int(np.abs(difference.astype(np.int64)).max())
         self.cost.exact = bool(np.array_equal(self._sum.total, ring.reduce(expected, bits)))

@@ -49,7 +49,7 @@ PEER = SharedKeyRound(
 
 def result(dim: int = 1_000_000, *, ours: OurRound = OURS, late: OurRound = OURS) -> Result:
     rounds = {"nobody": ours, "before the upload": ours, "before the answer": late}
-    return Result(10, dim, choose(10), rounds, {"nvflare": PEER, "shared key": PEER})
+    return Result(10, dim, choose(10), rounds, ours, {"nvflare": PEER, "shared key": PEER})
 
 
 def verdict(what: str, *results: Result) -> str:
@@ -60,6 +60,8 @@ def verdict(what: str, *results: Result) -> str:
 def test_a_case_is_measured_without_peers() -> None:
     found = ckks.run(5, 300, None)
     assert list(found.ours) == list(VANISHING)
+    assert found.weighted.error == 0
+    assert found.weighted.client_s > 0
     assert {ours.error for ours in found.ours.values()} == {0}
     assert found.peers == {}
     ours = found.ours["nobody"]
@@ -140,6 +142,8 @@ def test_a_bar_says_which_way_it_lies() -> None:
 
 
 def test_a_peer_that_failed_has_a_row_that_says_why() -> None:
-    failed = Result(10, 8, choose(10), {"nobody": OURS}, {"nvflare": "it took longer than 900 s"})
-    assert "| nvflare | it took longer than 900 s |" in list(side_by_side(failed))[1]
+    failed = Result(
+        10, 8, choose(10), {"nobody": OURS}, OURS, {"nvflare": "it took longer than 900 s"}
+    )
+    assert "| nvflare | it took longer than 900 s |" in list(side_by_side(failed))[2]
     assert verdict("client over NVFlare's", failed) == "not measured"
