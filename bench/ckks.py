@@ -26,7 +26,7 @@ from bench.common import BenchError, describe_machine
 from bench.peers import nvflare, shared_ckks
 from bench.peers.environment import Environment
 from bench.peers.shared_ckks import SharedKeyCase, SharedKeyRound
-from nodes.session.plan import HEAVIEST
+from secagg.ckks.headroom import affordable_weight
 from secagg.ckks.parameters import CkksParameters, choose
 from secagg.errors import SecAggError
 
@@ -65,7 +65,8 @@ def run(nodes: int, dim: int, environment: Environment | None, *, rounds: int = 
     parameters = choose(nodes, value_bits=VALUE_BITS)
     setup = make_ckks_setup(nodes, dim, parameters)
     ours = {when: measure(setup, vanishing=when, rounds=rounds) for when in VANISHING}
-    heavier = choose(nodes, value_bits=VALUE_BITS, max_weight=HEAVIEST)
+    most = affordable_weight(nodes, VALUE_BITS)
+    heavier = choose(nodes, value_bits=VALUE_BITS, max_weight=most)
     weighted = measure(make_ckks_setup(nodes, dim, heavier), rounds=rounds)
     peers: dict[str, PeerRound] = {}
     if environment is not None:
@@ -201,7 +202,8 @@ def side_by_side(result: Result) -> Iterator[str]:
     """Yield a case's rows of the first table."""
     case = (result.nodes, result.dim)
     yield _ours(case, "ours", result.ours["nobody"])
-    yield _ours(case, f"ours, coordinator's weights 1 to {HEAVIEST}", result.weighted)
+    most = affordable_weight(result.nodes, VALUE_BITS)
+    yield _ours(case, f"ours, coordinator's weights 1 to {most}", result.weighted)
     for name, peer in result.peers.items():
         if isinstance(peer, str):
             yield _line([*case, name, peer, *7 * "–"])

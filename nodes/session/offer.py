@@ -93,7 +93,7 @@ def build_offer(
         neighbours=thresholds[2],
         colluders=thresholds[3],
         value_bits=plan.value_bits,
-        ring_bits=ring_bits_for(n * plan.max_weight, plan.value_bits),
+        ring_bits=ring_bits_for(n * plan.max_weight(n), plan.value_bits),
         chunk_values=plan.chunk_values,
         update_bound=plan.update_bound,
         centroid_bound=plan.centroid_bound,

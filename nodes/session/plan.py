@@ -11,6 +11,7 @@ from typing import Final
 
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, colluders_among
 from secagg.ckks import parameters as ckks
+from secagg.ckks.headroom import affordable_weight
 from secagg.encoding import ring_bits_for
 from secagg.errors import ConfigError
 from secagg.masking.parameters import MAX_DEGREE, choose
@@ -23,8 +24,9 @@ __all__ = ["HEAVIEST", "WEIGHT_MODES", "RunPlan"]
 WEIGHT_MODES: Final = ("private", "coordinator")
 """Who applies the consistency weight: the node, before it encrypts or masks, or the coordinator,
 which is told the distance instead and multiplies ciphertexts."""
+
 HEAVIEST: Final = 3
-"""Greatest weight that a coordinator gives; more would need wider secrets, which cost time."""
+"""Greatest weight that a coordinator gives; 2 where 3 costs too much (`affordable_weight`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +99,15 @@ class RunPlan:
         Beyond them a sum could wrap a 32-bit ring, or everybody would need more neighbours than a
         message has room for.
         """
-        largest = min(MAX_COHORT, (1 << (32 - self.value_bits)) // self.max_weight)
+        heaviest = HEAVIEST if self.weights == "coordinator" else 1
+        largest = min(MAX_COHORT, (1 << (32 - self.value_bits)) // heaviest)
         if self.scheme == "ckks":
             return next(n for n in _sizes_below(largest) if n == 3 or self._can_hold(n))
         return largest if self._can_hold(largest) else min(largest, MAX_DEGREE + 1)
 
-    @property
-    def max_weight(self) -> int:
-        """Greatest weight of a node in the sum."""
-        return HEAVIEST if self.weights == "coordinator" else 1
+    def max_weight(self, n: int) -> int:
+        """Return the greatest weight of a node in a sum of `n`."""
+        return affordable_weight(n, self.value_bits) if self.weights == "coordinator" else 1
 
     def _can_hold(self, n: int) -> bool:
         return _holds(self, n, None)
@@ -123,7 +125,7 @@ class RunPlan:
             n,
             members=members,
             value_bits=self.value_bits,
-            max_weight=self.max_weight,
+            max_weight=self.max_weight(n),
             dropout=self.dropout,
             collusion=self.collusion,
         )
@@ -132,7 +134,7 @@ class RunPlan:
         scheme_named(self.scheme)
         _check_ranges(self)
         _check_weights(self)
-        ring_bits_for(self.min_nodes * self.max_weight, self.value_bits)
+        ring_bits_for(self.min_nodes * self.max_weight(self.min_nodes), self.value_bits)
         if self.min_nodes < 3:
             raise ConfigError(
                 f"min_nodes is {self.min_nodes}", hint="a sum over fewer than 3 nodes hides nobody"

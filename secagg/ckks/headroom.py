@@ -18,6 +18,7 @@ __all__ = [
     "MODULUS_BITS",
     "SECRET_TERMS",
     "RingParameters",
+    "affordable_weight",
     "check_ring",
     "ring_modulus",
     "smallest_ring",
@@ -76,6 +77,22 @@ def smallest_ring(n: int, value_bits: int, max_weight: int) -> RingParameters:
         f"longest modulus, {max(MODULUS_BITS.values())} bits",
         hint=f"use {' or '.join(ways) or 'fewer nodes'}",
     )
+
+
+def affordable_weight(n: int, value_bits: int) -> int:
+    """Return the greatest weight that a coordinator should give, 2 or 3.
+
+    3 unless it takes a fifth more upload than 2: then fewer values share a coefficient, and there
+    are more blocks to encrypt with more errors each.
+
+    Raises:
+        ConfigError: as `smallest_ring`, for a weight of 2.
+    """
+    two, three = smallest_ring(n, value_bits, 2), _smallest(n, value_bits, 3)
+    if three is None:
+        return 2
+    bits = [ring.modulus_bits / ring.values_per_coefficient for ring in (two, three)]
+    return 3 if bits[1] <= 1.2 * bits[0] else 2
 
 
 def check_ring(ring: RingParameters, n: int, *, value_bits: int, max_weight: int) -> None:

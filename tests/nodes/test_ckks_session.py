@@ -11,7 +11,7 @@ import pytest
 from fl_core.training import LocalUpdate
 from nodes.session.events import NodeRefused, PeerRejected, RoundDone, RoundLost, TrainRequested
 from nodes.session.offer import NodePolicy, build_offer, check_offer
-from nodes.session.plan import HEAVIEST, RunPlan
+from nodes.session.plan import RunPlan
 from secagg.ckks.client import CkksClient
 from secagg.ckks.rlwe import Secret
 from secagg.ckks.sealing import seal_box
@@ -55,7 +55,7 @@ def test_the_coordinator_weighs_by_the_distances_it_is_told() -> None:
     distances = run.coordinator.run.distances
     assert distances == {f"node-{index}": float(index) for index in range(5)}
     by_node = dict(zip(done.contributors, done.weights, strict=True))
-    assert by_node["node-0"] == HEAVIEST
+    assert by_node["node-0"] == 3
     assert sorted(by_node.values(), reverse=True) == [by_node[node] for node in sorted(by_node)]
     weights = np.array([by_node[node] for node in sorted(by_node)])
     moved = np.array([0.01 * (int(node[-1]) + 1) for node in sorted(by_node)])
@@ -80,7 +80,7 @@ def test_an_outlier_is_left_out_and_distances_are_smoothed() -> None:
     assert len(run.of(RoundDone)) == 2
     for event in run.of(RoundDone):
         assert "node-3" not in event.contributors
-        assert event.weights == (HEAVIEST,) * 7
+        assert event.weights == (3,) * 7
     assert run.coordinator.run.distances["node-0"] == 0.5 * 2.0 + 0.5 * 3.0
 
 

@@ -27,6 +27,7 @@ from secagg.ckks.headroom import (
     MODULUS_BITS,
     SECRET_TERMS,
     RingParameters,
+    affordable_weight,
     ring_modulus,
     smallest_ring,
 )
@@ -431,3 +432,18 @@ def test_no_committee_is_larger_than_its_keys_fit_a_message() -> None:
     with pytest.raises(ConfigError, match="a committee of 4097 of 10000") as refusal:
         check(large)
     assert refusal.value.hint == "use 1 to 4096"
+
+
+@pytest.mark.req("R-01")
+@pytest.mark.parametrize(("n", "weight"), [(3, 3), (10, 3), (50, 2), (100, 3), (1000, 3)])
+def test_a_coordinator_gives_the_weights_that_do_not_cost_a_fifth_more(n: int, weight: int) -> None:
+    assert affordable_weight(n, 16) == weight
+    two, three = (choose(n, max_weight=w, dropout=0.2).value_bytes for w in (2, 3))
+    assert (three <= 1.2 * two) is (weight == 3)
+
+
+def test_a_weight_of_three_may_not_fit_at_all() -> None:
+    n, value_bits = 7000, 24
+    assert affordable_weight(n, value_bits) == 2
+    with pytest.raises(ConfigError):
+        choose(n, value_bits=value_bits, max_weight=3, collusion=0.1, dropout=0.1)
