@@ -272,6 +272,11 @@ def _follow(
                 if not node.running and node.process.returncode and node.name not in mourned:
                     mourned.add(node.name)
                     emit({"event": "node.died", "node": node.name, "log": node.log_tail(2)})
+            if len(mourned) == len(nodes):  # the coordinator would wait for them
+                raise ConfigError(
+                    f"every node ended unexpectedly, the last saying: {nodes[-1].log_tail(2)}",
+                    hint=f"their logs are in {nodes[-1].log.parent}",
+                ) from None
             continue
         if record is None:
             raise ConfigError(

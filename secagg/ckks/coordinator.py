@@ -218,14 +218,10 @@ class CkksCoordinator(PhasedCoordinator):
         """Give the next members what was dealt to them, and ask them to open (H-18)."""
         granted = self._asked.grant(now)
         self._deadline = self._asked.deadline
-        asked = (Outgoing(node, self._request) for node in granted)
-        return Lazy.chain(
-            *(
-                part
-                for node, request in zip(granted, asked, strict=True)
-                for part in (self._dealt_to(node), (request,))
-            )
-        )
+        parts: list[Sequence[Outgoing]] = []
+        for node in granted:
+            parts += [self._dealt_to(node), (Outgoing(node, self._request),)]
+        return Lazy.chain(*parts)
 
     def _dealt_to(self, member: NodeId) -> Lazy[Outgoing]:
         """Return what the survivors sealed for a member, in messages made as they are sent."""
