@@ -177,8 +177,10 @@ def _cohort(config: CoordinatorConfig, members: Membership) -> str:
             hint="install the root's newest roster.json here; if that is the newest, approve more "
             "nodes at the root",
         )
-    least = config.plan().least_cohort(active)
-    return f"{active} active nodes, a round starts with {least} or more"
+    plan = config.plan()
+    if not plan.cohort_size(active, active):
+        plan.check_cohort(min(active, plan.max_cohort), active)  # says why
+    return f"{active} active nodes, a round starts with {plan.least_cohort(active)} or more"
 
 
 def _checkpoint(config: CoordinatorConfig) -> str:
