@@ -7,6 +7,7 @@ from typing import Final
 from secagg.ckks.client import CkksClient
 from secagg.ckks.coordinator import CkksCoordinator
 from secagg.ckks.ring import ring_of
+from secagg.ckks.seal import load_libraries
 from secagg.errors import ConfigError
 from secagg.insecure_plain import InsecurePlainScheme
 from secagg.masking.client import MaskingClient
@@ -76,6 +77,7 @@ class CkksScheme:
 
     def check(self) -> None:
         """Raise ConfigError if TenSEAL is missing, or SEAL is not laid out as is assumed here."""
+        load_libraries()
         ring_of(*_TRIED)
 
     def client(
