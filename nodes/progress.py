@@ -47,8 +47,10 @@ def weights_line(weights: Mapping[str, int]) -> str:
 def _weights_given(record: Record) -> str:
     """Return "weights 2 to 4" where the coordinator gave them, else the mean that nodes gave."""
     given = record.get("weights", ())
-    if max(given, default=1) > 1:
-        return f"weights {min(given)} to {max(given)}"
+    if max(given, default=1) > 1 or record.get("outliers"):
+        outliers = len(record.get("outliers", ()))
+        left_out = f", {outliers} left out as too far off" if outliers else ""
+        return f"weights {min(given)} to {max(given)}{left_out}"
     return f"weight {record['weight']:.3f}"
 
 

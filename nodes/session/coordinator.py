@@ -71,7 +71,12 @@ from secagg.wire.messages import (
 __all__ = ["Coordinator", "ServerStep", "State"]
 
 _HELLO_PAUSE: Final = 1.0  # seconds between two hellos of a node that are answered
-_SPOILT: Final = (AbortReason.BAD_SHARES, AbortReason.SUM_OUT_OF_RANGE)
+_SPOILT: Final = (
+    AbortReason.BAD_SHARES,
+    AbortReason.SUM_OUT_OF_RANGE,
+    AbortReason.ZERO_WEIGHT,
+)
+"""What one node can make of a round without being named (S-17)."""
 _CATCH_UP: Final = 2.0  # seconds before the round after an aborted one, for nodes to come back
 
 
@@ -114,6 +119,7 @@ class Coordinator:
         self._awaiting: set[NodeId] = set()  # in CLOSING: who has not said farewell
         self._took_part: set[NodeId] = set()
         self._late: set[NodeId] = set()  # missed a phase of the open round
+        self._outliers: set[NodeId] = set()  # gave their distance, and got no weight in it
         self._last_hello: dict[NodeId, float] = {}
         self._model_sent: dict[NodeId, float] = {}  # in CLOSING: when, to whoever came back
         self._offered_at = 0.0
@@ -320,7 +326,7 @@ class Coordinator:
         setup = setup_of(offer, self._run.run_id, roster.signing_keys.get)
         self._run = replace(self._run, next_round=offer.round_id + 1)  # S-04
         self._offer, self._state = offer, State.ROUND
-        self._late, self._offered_at = set(), now
+        self._late, self._outliers, self._offered_at = set(), set(), now
         self._role = self._schemes[offer.scheme].coordinator(
             setup, weigh=partial(self._weigh, setup) if setup.coordinator_weighs else None
         )
@@ -334,6 +340,7 @@ class Coordinator:
 
     def _weigh(self, setup: RoundSetup, distances: Mapping[NodeId, float]) -> dict[NodeId, int]:
         self._run, weights = weighed(self._run, setup, distances)
+        self._outliers = {node for node, weight in weights.items() if not weight}
         return weights
 
     def _absorb(self, step: Step, now: float) -> SessionStep:
@@ -368,9 +375,9 @@ class Coordinator:
         self._run = advanced(self._run, mean, self._server_step, rounds=self._plan.rounds)
         self._failures = 0
         self._took_part |= set(result.contributors)
-        punctual = set(result.contributors) - self._late
-        self._present.summed(punctual)
-        for node in set(offer.cohort) - punctual:
+        did = (set(result.contributors) | self._outliers) - self._late
+        self._present.summed(did)
+        for node in set(offer.cohort) - did:
             self._present.missed(node, self._run.next_round)
         event = RoundDone(
             offer.round_id,
@@ -381,6 +388,7 @@ class Coordinator:
             mean.weight,
             mean.clipped,
             result.weights,
+            tuple(sorted(self._outliers)),
         )
         step = self._end_round(offer, "done", result.contributors, (Checkpoint(self._run), event))
         if self._run.finished:
@@ -394,10 +402,11 @@ class Coordinator:
         for node in self._late:
             self._present.missed(node, self._run.next_round)
         events: tuple[SessionEvent, ...] = (RoundLost(offer.round_id, reason, alive, needed),)
-        if reason in _SPOILT and not self._late:  # else it may have been one of those
+        if reason in _SPOILT:
             spoiler = self._present.spoilt(offer.cohort, self._run.next_round)
             if spoiler is not None:
-                events += (PeerRejected(spoiler, "rounds fail with it and give sums without it"),)
+                why = "it alone was in every round that failed of late, and may have spoilt them"
+                events += (PeerRejected(spoiler, why),)
         step = self._end_round(offer, reason, (), events)
         if self._failures >= self._plan.max_failures:
             why = f"{self._failures} rounds in a row aborted, the last by {reason}"

@@ -142,6 +142,8 @@ class RoundDone:
     """Contributors whose update was longer than the bound."""
     weights: tuple[int, ...]
     """What each contributor was multiplied by; 1 unless the coordinator weighs."""
+    outliers: tuple[NodeId, ...] = ()
+    """Nodes that the coordinator gave no weight."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,13 +73,13 @@ class Presence:
     def cohort(self, round_id: int, least: int) -> list[NodeId]:
         """Return whom to offer a round: those who do not sit out, or all if those are too few.
 
-        After a round that somebody spoilt some of the suspects are left out, if it can be (S-17).
+        After a round that somebody spoilt some who may have are left out, if it can be (S-17).
         """
         ready = [n for n in self.nodes if self._records[n].benched_until <= round_id]
         return self._suspicion.choose(ready if len(ready) >= least else self.nodes, least)
 
     def spoilt(self, cohort: Iterable[NodeId], next_round: int) -> NodeId | None:
-        """Note a round that a node made fail; return which, if that is known by now (S-17).
+        """Note a round that a node made fail; return who alone was in all of them, if so (S-17).
 
         It sits out as one that missed two rounds more.
         """
@@ -89,12 +89,12 @@ class Presence:
             self.missed(found, next_round)
         return found
 
-    def summed(self, contributors: Iterable[NodeId]) -> None:
-        """Note a round that gave a sum: contributors are forgiven their misses, and cleared."""
-        nodes = tuple(contributors)
-        for node in nodes:
+    def summed(self, nodes: Iterable[NodeId]) -> None:
+        """Note a round that gave a sum: who did its part is forgiven its misses."""
+        did = tuple(nodes)
+        for node in did:
             self._records[node] = _Record()
-        self._suspicion.summed(nodes)
+        self._suspicion.summed(did)
 
     def missed(self, node: NodeId, next_round: int) -> None:
         """Let a node that missed a round sit out 0, 1, 3, then 7 rounds (S-10)."""

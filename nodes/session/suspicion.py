@@ -1,9 +1,9 @@
-"""Which nodes spoil rounds, where no message tells: found by leaving some out.
+"""Which node spoils rounds, where no message tells: whoever was in all that failed.
 
-A dealer that lies can make a round fail and stay unnamed, under masking as under ckks. Rounds that
-follow are offered to a part of the nodes. Who was in a round that gave a sum is cleared; suspects
-are then added to the cleared ones, fewer each time that a round fails, until one of them alone
-makes it fail: adaptive group testing (Dorfman 1943).
+A dealer that lies can make a round fail and stay unnamed, under masking as under ckks. It was in
+every round that it spoilt, so the candidates are those who were in all of them. The next rounds ask
+half of the candidates with everybody else: one that fails halves them, one that gives a sum sends
+the other half in. A sum clears nobody, since who spoils rounds may choose which.
 
 Source: specs/60-session.md section 5 (S-17).
 """
@@ -19,67 +19,49 @@ __all__ = ["Suspicion"]
 
 
 class Suspicion:
-    """Nodes of whom at least one has spoilt a round."""
+    """Nodes that were in every round that somebody spoilt."""
 
     def __init__(self) -> None:
-        self._suspects: list[NodeId] = []
-        self._cleared = False  # there are nodes that have given a sum since
-        self._size = 0  # suspects to ask in the next round
+        self._candidates: list[NodeId] = []
+        self._tried: set[NodeId] = set()  # candidates that were in sums since the last failure
         self._draws = 0
-        self._found: set[NodeId] = set()
 
     @property
-    def suspects(self) -> tuple[NodeId, ...]:
-        """Whom it may have been; none if no round was spoilt, or all are cleared or found."""
-        return tuple(self._suspects)
+    def candidates(self) -> tuple[NodeId, ...]:
+        """Whom it may have been, if it is one node; none if it has stopped."""
+        return tuple(self._candidates)
 
     def spoilt(self, cohort: Iterable[NodeId]) -> NodeId | None:
-        """Note a round that failed through one of its nodes; return who it was, if that follows."""
+        """Note a round that failed through one of its nodes; return the one that is left, if so."""
         among = set(cohort)
-        if not self._suspects and among & self._found:  # again?
-            self._suspects, self._cleared = sorted(among & self._found), True
-        asked = [node for node in self._suspects if node in among]
-        if not asked:
-            self._suspects, self._cleared = sorted(among), False
-        elif self._cleared and len(asked) == 1:
-            self._suspects.remove(asked[0])
-            self._found.add(asked[0])
-            self._size = _half(self._suspects)
-            return asked[0]
-        if self._cleared:
-            self._suspects.sort(key=lambda node: node not in among)
-            self._size = _half(asked)
-        else:  # there may be several: others together, until a round gives a sum
-            self._draws += 1
-            self._suspects.sort(key=lambda node: _mixed(self._draws, node))
-            self._size = _half(self._suspects)
-        return None
+        left = [node for node in self._candidates if node in among]
+        found = left[0] if len(left) == 1 else None
+        self._draws += 1  # others together each time: there may be several
+        left = left or sorted(among)
+        self._candidates = sorted(left, key=lambda node: _mixed(self._draws, node))
+        self._tried = set()
+        return found
 
-    def summed(self, contributors: Iterable[NodeId]) -> None:
-        """Note a round that gave a sum: its contributors are cleared."""
-        fine = set(contributors)
-        self._found -= fine
-        left = [node for node in self._suspects if node not in fine]
-        if left == self._suspects:  # who was asked gave nothing: ask others
-            left = left[self._size :] + left[: self._size]
-        self._suspects, self._cleared = left, bool(fine)
-        self._size = _half(left)
+    def summed(self, nodes: Iterable[NodeId]) -> None:
+        """Note that these did no harm to a round that gave a sum."""
+        self._tried |= set(nodes) & set(self._candidates)
+        if self._tried >= set(self._candidates):  # it has stopped, or there are two
+            self._candidates, self._tried = [], set()
 
     def choose(self, ready: Sequence[NodeId], least: int) -> list[NodeId]:
         """Return whom of those that are ready to ask.
 
         Args:
             ready: Who may be asked.
-            least: Fewest nodes of a round; as many suspects as that takes are asked.
+            least: Fewest nodes of a round; as many candidates as that takes are asked.
         """
-        here = [node for node in self._suspects if node in set(ready)]
+        here = [node for node in self._candidates if node in set(ready)]
+        untried = [node for node in here if node not in self._tried]
         others = len(ready) - len(here)
-        left_out = set(here[max(self._size, least - others) :])
+        size = max(len(untried) if self._tried else -(-len(here) // 2), 1, least - others)
+        asked = (untried + [node for node in here if node in self._tried])[:size]
+        left_out = set(here) - set(asked)
         return [node for node in ready if node not in left_out]
-
-
-def _half(nodes: Sequence[NodeId]) -> int:
-    return -(-len(nodes) // 2)
 
 
 def _mixed(draw: int, node: NodeId) -> bytes:

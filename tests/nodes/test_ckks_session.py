@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from fl_core.training import LocalUpdate
-from nodes.session.events import NodeRefused, PeerRejected, RoundDone, RoundLost, TrainRequested
+from nodes.session.events import (
+    NodeRefused,
+    PeerRejected,
+    RoundDone,
+    RoundLost,
+    RoundStarted,
+    TrainRequested,
+)
 from nodes.session.offer import NodePolicy, build_offer, check_offer
 from nodes.session.plan import RunPlan
 from secagg.ckks.client import CkksClient
@@ -297,5 +304,46 @@ def test_a_dealer_of_random_shares_is_found_and_the_run_goes_on(
     assert 1 <= len(lost) <= 5
     assert {event.reason for event in lost} == {"bad_shares"}
     assert all("node-2" not in event.contributors for event in done)
-    named = [e.peer for e in run.of(PeerRejected) if "without it" in e.reason]
+    named = [e.peer for e in run.of(PeerRejected) if "it alone was in" in e.reason]
     assert set(named) == {"node-2"}
+
+
+@pytest.mark.req("S-10", "S-17")
+def test_an_outlier_is_asked_in_every_round_and_comes_back() -> None:
+    """It did its part: that it got no weight is no reason to let it sit out."""
+    plan = make_plan(scheme="ckks", weights="coordinator", rounds=9, collusion=0.1, dropout=0.3)
+
+    def trainer(node: NodeId, request: TrainRequested) -> LocalUpdate:
+        far = node == "node-3" and request.offer.round_id == 1
+        return replace(constant_update(node, request), distance=50.0 if far else 1.0)
+
+    lenient = replace(COORDINATOR_WEIGHS, collusion=0.1)
+    policies = {f"node-{index}": lenient for index in range(8)}
+    run = Run(8, plan=plan, policies=policies, trainer=trainer)
+    run.boot()
+    run.play(120.0)
+    started, done = run.of(RoundStarted), run.of(RoundDone)
+    assert [event.cohort for event in started] == [tuple(run.names)] * 9
+    assert done[0].outliers == ("node-3",)
+    assert "node-3" not in done[0].contributors
+    assert done[-1].outliers == ()
+    assert "node-3" in done[-1].contributors
+
+
+@pytest.mark.req("S-13", "S-17")
+@pytest.mark.parametrize("scheme", ["masking", "ckks"])
+def test_a_node_that_cancels_all_weights_does_not_end_the_run(scheme: str) -> None:
+    plan = make_plan(scheme=scheme, rounds=4, collusion=0.1, dropout=0.1)
+
+    def trainer(node: NodeId, request: TrainRequested) -> LocalUpdate:
+        others = len(request.offer.cohort) - 1
+        weight = -0.1 * others if node == "node-2" else 0.1
+        return replace(constant_update(node, request), weight=weight)
+
+    policy = NodePolicy(schemes=(scheme,), collusion=0.1)
+    run = Run(8, plan=plan, policies={f"node-{i}": policy for i in range(8)}, trainer=trainer)
+    run.boot()
+    run.play(600.0)
+    assert len(run.of(RoundDone)) == 4
+    assert {event.reason for event in run.of(RoundLost)} == {"zero_weight"}
+    assert all("node-2" not in event.contributors for event in run.of(RoundDone))
