@@ -33,7 +33,7 @@ def human_bytes(count: float) -> str:
 
 
 def weights_line(weights: Mapping[str, int]) -> str:
-    """Return who got which weight as "4 for a, b; 3 for c", the greatest first."""
+    """Return who got which weight as "3 for a, b; 2 for c", the greatest first."""
     groups: dict[int, list[str]] = {}
     for node, weight in sorted(weights.items()):
         groups.setdefault(weight, []).append(node)
@@ -45,7 +45,7 @@ def weights_line(weights: Mapping[str, int]) -> str:
 
 
 def _weights_given(record: Record) -> str:
-    """Return "weights 2 to 4" where the coordinator gave them, else the mean that nodes gave."""
+    """Return "weights 1 to 3" where the coordinator gave them, else the mean that nodes gave."""
     given = record.get("weights", ())
     if max(given, default=1) > 1 or record.get("outliers"):
         outliers = len(record.get("outliers", ()))

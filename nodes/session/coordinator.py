@@ -407,6 +407,8 @@ class Coordinator:
             if spoiler is not None:
                 why = "it alone was in every round that failed of late, and may have spoilt them"
                 events += (PeerRejected(spoiler, why),)
+        elif reason is AbortReason.TOO_FEW_KEYS:
+            self._present.stop_searching()
         step = self._end_round(offer, reason, (), events)
         if self._failures >= self._plan.max_failures:
             why = f"{self._failures} rounds in a row aborted, the last by {reason}"

@@ -27,9 +27,7 @@ from secagg.wire.messages import MAX_CHUNK, RoundOffer
 
 __all__ = [
     "SAMPLE_BUCKETS",
-    "WEIGHT_MODES",
     "NodePolicy",
-    "RunPlan",
     "build_offer",
     "check_offer",
     "encoding_of",

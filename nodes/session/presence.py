@@ -89,6 +89,10 @@ class Presence:
             self.missed(found, next_round)
         return found
 
+    def stop_searching(self) -> None:
+        """Ask everybody again: a round of fewer failed for another reason (S-17)."""
+        self._suspicion.give_up()
+
     def summed(self, nodes: Iterable[NodeId]) -> None:
         """Note a round that gave a sum: who did its part is forgiven its misses."""
         did = tuple(nodes)

@@ -48,6 +48,10 @@ class Suspicion:
         if self._tried >= set(self._candidates):  # it has stopped, or there are two
             self._candidates, self._tried = [], set()
 
+    def give_up(self) -> None:
+        """Forget whom it may have been: rounds of fewer nodes do not come about."""
+        self._candidates, self._tried = [], set()
+
     def choose(self, ready: Sequence[NodeId], least: int) -> list[NodeId]:
         """Return whom of those that are ready to ask.
 
@@ -57,6 +61,8 @@ class Suspicion:
         """
         here = [node for node in self._candidates if node in set(ready)]
         untried = [node for node in here if node not in self._tried]
+        if self._tried and not untried:
+            return list(ready)  # the others are away: nobody waits for them
         others = len(ready) - len(here)
         size = max(len(untried) if self._tried else -(-len(here) // 2), 1, least - others)
         asked = (untried + [node for node in here if node in self._tried])[:size]

@@ -30,7 +30,7 @@ from secagg.ckks.views import (
     view_digest,
 )
 from secagg.ckks.weighting import DISTANCE_STEPS, is_even, least_effective
-from secagg.errors import LocalProtocolError
+from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.phases import Accepts, Closes, Fault, PhasedCoordinator, same
 from secagg.relay import MakeSpool, MemorySpool
 from secagg.round_setup import RoundSetup
@@ -143,6 +143,8 @@ class CkksCoordinator(PhasedCoordinator):
         return True
 
     def _on_answer(self, sender: NodeId, message: SumShare) -> bool:
+        if not self._asked.has(sender):  # H-17
+            raise RemoteProtocolError(sender, "it answers before it was asked")
         self._asked.end(sender)
         fault = self._opened.take(sender, message)
         if fault:

@@ -145,7 +145,8 @@ class Uploads:
             raise ReplayError(sender, f"shares from {message.start} on a second time")
         if message.start > len(upload.boxes) or upload.chunks:
             raise BadUpload(f"shares from {message.start} on where {len(upload.boxes)} were due")
-        if len(message.boxes) != min(self._layout.boxes_in_batch, due - message.start):
+        size_due = min(self._layout.boxes_in_batch, due - message.start)
+        if not message.boxes or len(message.boxes) != size_due:
             raise BadUpload(f"{len(message.boxes)} shares in one message")
         if any(len(box) != size for box in message.boxes):
             raise BadUpload(f"a sealed share is not of {size} bytes")

@@ -278,7 +278,7 @@ class MaskingClient(PhasedClient):
             except AuthenticationError:
                 plaintext = b""
             if len(plaintext) != 2 * shamir.SHARE_SIZE:  # M-10: its shares are lost, not the round
-                events.append(PeerBlamed(sender, "its sealed shares do not open"))
+                events.append(PeerBlamed(sender, "its sealed shares do not open", certain=False))
                 continue
             self._held[sender] = plaintext[: shamir.SHARE_SIZE], plaintext[shamir.SHARE_SIZE :]
         self._phase = Phase.MASKED

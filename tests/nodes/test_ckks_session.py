@@ -347,3 +347,22 @@ def test_a_node_that_cancels_all_weights_does_not_end_the_run(scheme: str) -> No
     assert len(run.of(RoundDone)) == 4
     assert {event.reason for event in run.of(RoundLost)} == {"zero_weight"}
     assert all("node-2" not in event.contributors for event in run.of(RoundDone))
+
+
+@pytest.mark.req("S-17")
+def test_one_spoilt_round_does_not_end_a_run_of_nodes_that_insist_on_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They refuse the half cohort that would follow, so all are asked again."""
+    plan = make_plan(scheme="ckks", rounds=3, collusion=0.1, dropout=0.1)
+    policy = replace(PRIVATE, collusion=0.1, min_cohort=8)
+    run = Run(10, plan=plan, policies={f"node-{index}": policy for index in range(10)})
+    read = "nodes.session.coordinator.read_sum"
+    with monkeypatch.context() as patch:
+        patch.setattr(read, lambda *_: None)  # as if somebody had cancelled all weights
+        run.boot()
+        while not run.of(RoundLost):
+            run.play(1.0)
+    run.play(600.0)
+    assert len(run.of(RoundDone)) == 3
+    assert [event.reason for event in run.of(RoundLost)] == ["zero_weight", "too_few_keys"]

@@ -173,8 +173,8 @@ def test_the_phases_and_weights_of_ckks_are_told() -> None:
 
 
 def test_weights_are_told_by_group_and_large_groups_by_number() -> None:
-    assert weights_line({"b": 4, "a": 4, "c": 2}) == "4 for a, b; 2 for c"
-    assert weights_line({f"n{i}": 4 for i in range(13)}) == "4 for 13 nodes"
+    assert weights_line({"b": 3, "a": 3, "c": 2}) == "3 for a, b; 2 for c"
+    assert weights_line({f"n{i}": 3 for i in range(13)}) == "3 for 13 nodes"
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,25 @@ def test_the_one_that_is_left_stays_the_first_candidate() -> None:
     assert suspicion.spoilt(nodes) is None
 
 
+def test_a_candidate_that_is_away_keeps_nobody_out() -> None:
+    suspicion, nodes = Suspicion(), names(10)
+    suspicion.spoilt(nodes)
+    away, left = "n000", nodes[1:]
+    for _ in range(4):
+        cohort = suspicion.choose(left, 4)
+        assert away not in cohort
+        suspicion.summed(cohort)
+    assert suspicion.choose(left, 4) == left
+
+
+def test_where_rounds_of_fewer_do_not_come_about_everybody_is_asked_again() -> None:
+    suspicion, nodes = Suspicion(), names(10)
+    suspicion.spoilt(nodes)
+    assert len(suspicion.choose(nodes, 4)) == 5
+    suspicion.give_up()
+    assert suspicion.choose(nodes, 4) == nodes
+
+
 def test_a_second_spoiler_starts_the_search_anew() -> None:
     suspicion, nodes = Suspicion(), names(8)
     suspicion.spoilt(nodes[:4])
