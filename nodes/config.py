@@ -273,7 +273,8 @@ class NodeConfig(Settings, frozen=True):
 
 def _check_choices(key: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
     """Refuse a list of the policy that allows nothing, or something that does not exist."""
-    hint = f"use one or more of: {', '.join(known)}"
+    secure = [name for name in known if name != "insecure-plain"]
+    hint = f"use one or more of: {', '.join(secure)}"
     if not chosen:
         raise ConfigError(f"policy.{key} is empty: every round would be refused", hint=hint)
     for name in chosen:

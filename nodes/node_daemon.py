@@ -140,7 +140,7 @@ class NodeDaemon:
             self._waiter.close()
         if self._given_up:
             raise RunIncompleteError(
-                self._given_up, done=self._rounds["joined"], wanted=self._wanted
+                self._given_up, done=self._rounds["included"], wanted=self._wanted
             )
         return self._final is not None
 
@@ -262,7 +262,15 @@ class NodeDaemon:
             "quality": finished.quality,
         }
         write_json(self._state / REPORT, report)
-        self._emit({"event": "node.finished", "detector": DETECTOR, "report": REPORT})
+        self._emit(
+            {
+                "event": "node.finished",
+                "detector": DETECTOR,
+                "report": REPORT,
+                "included": self._rounds["included"],
+                "rounds": final.rounds_done,
+            }
+        )
 
     # --- roster ----------------------------------------------------------------------------------
 

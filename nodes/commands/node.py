@@ -63,7 +63,8 @@ def _say(record: Record) -> None:
         case "identity.outdated":
             line = f"warning: {record['reason']}"
         case "node.finished":
-            line = f"finished: {record['detector']} and {record['report']} written"
+            line = f"finished: {record['detector']} and {record['report']} written; "
+            line += f"took part in {record['included']} of {record['rounds']} rounds"
         case _:
             return
     click.echo(line, err=True)

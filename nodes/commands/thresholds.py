@@ -137,7 +137,7 @@ class _Kind:
     default=1,
     show_default=True,
     type=click.IntRange(1, MAX_WEIGHT),
-    help=f"ckks: greatest weight in the sum; {HEAVIEST} where the coordinator weighs.",
+    help=f"ckks: greatest weight; where the coordinator weighs {HEAVIEST}, at some sizes 2.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON on stdout.")
 @click.pass_context

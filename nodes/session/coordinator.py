@@ -120,6 +120,7 @@ class Coordinator:
         self._took_part: set[NodeId] = set()
         self._late: set[NodeId] = set()  # missed a phase of the open round
         self._outliers: set[NodeId] = set()  # gave their distance, and got no weight in it
+        self._refused: dict[NodeId, str] = {}  # who refused the open round, and why
         self._last_hello: dict[NodeId, float] = {}
         self._model_sent: dict[NodeId, float] = {}  # in CLOSING: when, to whoever came back
         self._offered_at = 0.0
@@ -286,6 +287,7 @@ class Coordinator:
     def _on_refusal(self, node: NodeId, message: Refusal, now: float) -> SessionStep:
         if self._offer is None or message.round_id != self._offer.round_id:
             return SessionStep()
+        self._refused[node] = message.reason
         self._present.missed(node, self._run.next_round)
         event = NodeRefused(node, message.reason, message.explanation)
         return SessionStep(events=(event,)) + self._drop(node, now)
@@ -327,6 +329,7 @@ class Coordinator:
         self._run = replace(self._run, next_round=offer.round_id + 1)  # S-04
         self._offer, self._state = offer, State.ROUND
         self._late, self._outliers, self._offered_at = set(), set(), now
+        self._refused = {}
         self._role = self._schemes[offer.scheme].coordinator(
             setup, weigh=partial(self._weigh, setup) if setup.coordinator_weighs else None
         )
@@ -412,6 +415,7 @@ class Coordinator:
         step = self._end_round(offer, reason, (), events)
         if self._failures >= self._plan.max_failures:
             why = f"{self._failures} rounds in a row aborted, the last by {reason}"
+            why += "".join(f"; {node} refused it: {r}" for node, r in sorted(self._refused.items()))
             return step + self._close(now, complete=False, reason=why)
         self._wait(now, _CATCH_UP)
         return step

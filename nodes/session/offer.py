@@ -175,7 +175,8 @@ def check_offer(
     if offer.scheme not in policy.schemes or offer.scheme not in SCHEMES:
         raise OfferRefused(
             RefusalReason.SCHEME_FORBIDDEN,
-            f"scheme {offer.scheme!r} is not in policy.schemes = {list(policy.schemes)}",
+            f"scheme {offer.scheme!r} is not in policy.schemes = {list(policy.schemes)}: "
+            "add it there and start the node again, if you agree",
         )
     if n < policy.min_cohort:
         raise OfferRefused(
@@ -256,5 +257,6 @@ def _check_disclosure(offer: RoundOffer, policy: NodePolicy) -> None:
     if mode not in policy.weights:
         raise OfferRefused(
             RefusalReason.WEIGHTS_FORBIDDEN,
-            f"weights {mode!r} are not in policy.weights = {list(policy.weights)}",
+            f"weights {mode!r} are not in policy.weights = {list(policy.weights)}: "
+            "add it there and start the node again, if you agree",
         )

@@ -328,6 +328,8 @@ class Participant:
 
     def _on_model_chunk(self, chunk: ModelChunk, now: float) -> SessionStep:
         if self._receiver is None:
+            if chunk.round_id == self._memory.rounds.get(self._run_id):
+                return SessionStep()  # of an offer that this node refused: it was under way
             raise RemoteProtocolError(self._coordinator, "a model chunk without an offer")
         try:
             params = self._receiver.take(chunk)

@@ -82,8 +82,8 @@ def smallest_ring(n: int, value_bits: int, max_weight: int) -> RingParameters:
 def affordable_weight(n: int, value_bits: int) -> int:
     """Return the greatest weight that a coordinator should give, 2 or 3.
 
-    3 unless it takes a fifth more upload than 2: then fewer values share a coefficient, and there
-    are more blocks to encrypt with more errors each.
+    3 unless it takes more than a fifth more ciphertext than 2: then fewer values share a
+    coefficient, and there are more blocks to encrypt with more errors each.
 
     Raises:
         ConfigError: as `smallest_ring`, for a weight of 2.

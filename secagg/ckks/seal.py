@@ -34,7 +34,8 @@ ERROR_BOUND: Final = 21
 
 _BATCH: Final = 15  # polynomials to a transform: a ciphertext holds 16, and one keeps it opaque
 _HINT: Final = (
-    "pip install tenseal==0.3.18 zstandard (any of 0.3.15 to 0.3.18), or choose another scheme"
+    "pip install tenseal==0.3.18 zstandard (any of 0.3.15 to 0.3.18), or use the scheme masking "
+    "(--scheme, run.scheme, policy.schemes)"
 )
 _NAMES: Final = (
     "Ciphertext",

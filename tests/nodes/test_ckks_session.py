@@ -15,6 +15,7 @@ from nodes.session.events import (
     RoundDone,
     RoundLost,
     RoundStarted,
+    RunOver,
     TrainRequested,
 )
 from nodes.session.offer import NodePolicy, build_offer, check_offer
@@ -366,3 +367,15 @@ def test_one_spoilt_round_does_not_end_a_run_of_nodes_that_insist_on_many(
     run.play(600.0)
     assert len(run.of(RoundDone)) == 3
     assert [event.reason for event in run.of(RoundLost)] == ["zero_weight", "too_few_keys"]
+
+
+def test_chunks_of_a_refused_round_accuse_nobody_and_the_end_names_who_refused() -> None:
+    plan = make_plan(scheme="ckks", weights="coordinator", max_failures=2)
+    run = Run(4, plan=plan, policies={f"node-{index}": PRIVATE for index in range(4)})
+    run.boot()
+    run.play(60.0)
+    for node in run.names:
+        assert not run.of(PeerRejected, node)
+    (over,) = run.of(RunOver)
+    assert over.reason.startswith("2 rounds in a row aborted, the last by too_few_keys; ")
+    assert "node-3 refused it: weights_forbidden" in over.reason
