@@ -88,6 +88,8 @@ def _again(self: CkksCoordinator, sender: str, message: Any, now: float) -> Any:
     if again:
         self._answered.discard(sender)
         self._waiting.add(sender)
+        if self._phase is Phase.OPENING:
+            self._asked._until.setdefault(sender, float("inf"))
     try:
         return _receive(self, sender, message, now)
     except RemoteProtocolError:

@@ -25,7 +25,7 @@ EXPECTED: Final[dict[str, tuple[str, str, str, tuple[str, ...]]]] = {
         "node-0 crashes: AuthenticationError",
         "exact sum over 7 nodes",
         "its sealed shares do not open",
-        (EVIL,),
+        (f"{EVIL} (in doubt)",),
     ),
     "unasked-shares": (NOTHING, "exact sum over 7 nodes", "nobody asked for", (EVIL,)),
     # The victim cannot tell a wrong capsule from one that the coordinator altered.
