@@ -9,6 +9,7 @@ Source: specs/30-masking.md section 4, specs/36-ckks.md section 4.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar, Final, TypeAlias
@@ -58,7 +59,7 @@ class Fault(Exception):
     """A message that costs its sender its place in the round."""
 
 
-class PhasedClient:
+class PhasedClient(ABC):
     """A node's role; phases are strings of which the first is "new" and the last "over".
 
     Args:
@@ -136,17 +137,41 @@ class PhasedClient:
         longest = self._setup.input_timeout if self._phase is self._TRAINING else 0.0
         return Step(send, events, now + longest + phases * self._setup.phase_timeout)
 
+    def _check_cosigners(
+        self,
+        signatures: Sequence[tuple[NodeId, bytes]],
+        among: Collection[NodeId],
+        verify: Callable[[NodeId, bytes], None],
+    ) -> None:
+        """End the round unless enough distinct nodes signed what this node did (M-11, H-10).
+
+        Args:
+            signatures: Node and its signature.
+            among: Who may have signed.
+            verify: Raises AuthenticationError where a signature is not of this node's view.
+        """
+        signers = [node for node, _ in signatures]
+        if signers != sorted(set(signers)) or not set(signers) <= set(among):
+            raise self._fault("the co-signers are not distinct nodes of the round")
+        if len(signers) < self._setup.cosigners:
+            raise self._fault(f"{len(signers)} co-signatures, {self._setup.cosigners} needed")
+        for node, signature in signatures:
+            try:
+                verify(node, signature)
+            except AuthenticationError as error:
+                raise self._fault(f"showed a false co-signature ({error})") from error
+
     def _fault(self, what: str) -> RemoteProtocolError:
         """End the round for this node and blame the coordinator."""
         self._end()
         return RemoteProtocolError(self._coordinator, what)
 
+    @abstractmethod
     def _end(self) -> None:
         """Enter the last phase, and forget what the round was about."""
-        raise NotImplementedError
 
 
-class PhasedCoordinator:
+class PhasedCoordinator(ABC):
     """The coordinator's role; phases are strings, the first "new" and the last "over"."""
 
     _ACCEPTS: ClassVar[Accepts] = {}
@@ -243,26 +268,26 @@ class PhasedCoordinator:
         return Step(events=(*events, failed), done=True)
 
     @property
+    @abstractmethod
     def _needed(self) -> int:
         """How many have to answer in this phase."""
-        raise NotImplementedError
 
     def _late(self, now: float) -> tuple[NodeId, ...]:
         """Return whose time is up."""
         del now
         return tuple(sorted(self._waiting))
 
+    @abstractmethod
     def _give_turns(self, now: float) -> Sequence[Outgoing]:
         """Return what tells nodes that it is their turn, in a phase that has turns."""
-        raise NotImplementedError
 
     def _forget(self, node: NodeId) -> None:
         """Expect nothing more of a node in this phase."""
         self._waiting.discard(node)
 
+    @abstractmethod
     def _end(self) -> None:
         """Enter the last phase, and forget what is not released."""
-        raise NotImplementedError
 
 
 def same(nodes: Iterable[NodeId], message: RoundMessage) -> tuple[Outgoing, ...]:

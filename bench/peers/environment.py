@@ -7,17 +7,22 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from bench.common import BenchError
 
-__all__ = ["Environment", "Way", "default_folder", "ensure_installed", "run"]
+__all__ = ["Environment", "Way", "default_folder", "ensure_installed", "run_harness"]
 
 INSTALL_TIMEOUT_S = 900.0
 _MARKER = "secagg-bench-peer.json"
+_QUIETLY = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 Way: TypeAlias = tuple[str, tuple[tuple[str, ...], ...]]
 """How to install a peer: in words to print beside the figures, and pip's arguments, in order."""
@@ -151,3 +156,21 @@ def run(command: list[str], *, timeout_s: float, variables: dict[str, str] | Non
             f"{program} took longer than {timeout_s:.0f} s", hint="give it more time, or less to do"
         ) from error
     return done.stdout
+
+
+def run_harness(
+    environment: Environment, harness: Path, case: Mapping[str, object], *, timeout_s: float
+) -> str:
+    """Run a peer's harness on a case in a process of its own, on one thread; return its JSON.
+
+    Args:
+        environment: The peer's.
+        harness: The script, which takes the case as a JSON object.
+        case: Its fields.
+        timeout_s: Seconds that it may take.
+
+    Raises:
+        BenchError: the harness failed, or took longer.
+    """
+    command = [str(environment.python), "-I", str(harness), json.dumps(case)]
+    return run(command, timeout_s=timeout_s, variables=_QUIETLY)

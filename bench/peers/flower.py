@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from bench.common import BenchError
-from bench.peers.environment import Environment, Way, run
+from bench.peers.environment import Environment, Way, run_harness
 from bench.peers.environment import ensure_installed as ensure_environment
 
 __all__ = [
@@ -39,7 +39,6 @@ _WAYS: tuple[Way, ...] = (
     ),
     (f"flwr {_BEFORE}, for {VERSION} cannot be had", ((f"flwr=={_BEFORE}",),)),
 )
-_VARIABLES = {"FLWR_TELEMETRY_ENABLED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _HARNESS = Path(__file__).with_name("flower_harness.py")
 
 
@@ -201,8 +200,7 @@ def measure(
     Raises:
         BenchError: the harness failed, or took longer than `timeout_s` seconds.
     """
-    command = [str(environment.python), "-I", str(_HARNESS), json.dumps(asdict(case))]
-    output = run(command, timeout_s=timeout_s, variables=_VARIABLES)
+    output = run_harness(environment, _HARNESS, asdict(case), timeout_s=timeout_s)
     return msgspec.json.decode(output, type=FlowerRound)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from bench.common import BenchError
-from bench.peers.environment import Environment, Way, run
+from bench.peers.environment import Environment, Way, run_harness
 from bench.peers.environment import ensure_installed as ensure_environment
 from bench.peers.shared_ckks import SharedKeyCase, SharedKeyRound
 
@@ -38,7 +38,6 @@ _WAYS: tuple[Way, ...] = (
         ((f"nvflare[HE]=={VERSION}",),),
     ),
 )
-_VARIABLES = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _HARNESS = Path(__file__).with_name("nvflare_harness.py")
 
 
@@ -62,8 +61,7 @@ def measure(
     Raises:
         BenchError: the harness failed, or took longer than `timeout_s` seconds.
     """
-    command = [str(environment.python), "-I", str(_HARNESS), json.dumps(asdict(case))]
-    output = run(command, timeout_s=timeout_s, variables=_VARIABLES)
+    output = run_harness(environment, _HARNESS, asdict(case), timeout_s=timeout_s)
     return msgspec.json.decode(output, type=SharedKeyRound)
 
 

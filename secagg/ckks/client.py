@@ -251,21 +251,15 @@ class CkksClient(PhasedClient):
 
     def _on_open_request(self, message: OpenRequest, now: float) -> Step:
         del now
-        setup, signers = self._setup, [node for node, _ in message.signatures]
         if self._member is None or not self._member.complete:
             raise self._fault("asked to open before all shares have come")
-        if signers != sorted(set(signers)) or not set(signers) <= set(setup.cohort):
-            raise self._fault("the co-signers are not distinct nodes of the cohort")
-        if len(signers) < setup.cosigners:  # H-10
-            raise self._fault(f"{len(signers)} co-signatures, {setup.cosigners} needed")
-        for node, signature in message.signatures:
-            try:
-                verify_view(setup, node, signature, self._view)
-            except AuthenticationError as error:
-                raise self._fault(f"showed a false co-signature ({error})") from error
+        self._check_cosigners(message.signatures, self._setup.cohort, self._verify_view)  # H-10
         answer, events = self._member.answer(), self._accusations(self._member)
         self._end()
         return Step((Outgoing(self._coordinator, answer),), events, done=True)
+
+    def _verify_view(self, node: NodeId, signature: bytes) -> None:
+        verify_view(self._setup, node, signature, self._view)
 
     # --- small parts -------------------------------------------------------------------------
 

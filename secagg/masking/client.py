@@ -344,16 +344,7 @@ class MaskingClient(PhasedClient):
 
     def _on_unmask_request(self, message: UnmaskRequest, now: float) -> Step:
         del now
-        signers = [node for node, _ in message.signatures]
-        if signers != sorted(set(signers)) or not set(signers) <= set(self._survivors):
-            raise self._fault("the co-signers are not distinct survivors")
-        if len(signers) < self._setup.cosigners:  # M-11
-            raise self._fault(f"{len(signers)} co-signatures, {self._setup.cosigners} needed")
-        for node, signature in message.signatures:
-            try:
-                views.verify_survivors(self._setup, node, signature, self._view)
-            except AuthenticationError as error:
-                raise self._fault(f"showed a false co-signature ({error})") from error
+        self._check_cosigners(message.signatures, self._survivors, self._verify_view)  # M-11
         survivors = frozenset(self._survivors)
         held = sorted(self._held.items())
         answer = UnmaskAnswer(  # M-12: for each owner one share, of one kind
@@ -365,6 +356,9 @@ class MaskingClient(PhasedClient):
         )
         self._end()
         return Step(send=(Outgoing(self._coordinator, answer),), done=True)
+
+    def _verify_view(self, node: NodeId, signature: bytes) -> None:
+        views.verify_survivors(self._setup, node, signature, self._view)
 
     # --- small parts -------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ ENDS: Final = {
     "two-sets": "4 co-signatures, 5 needed",
     "two-weightings": "4 co-signatures, 5 needed",
     "forged-survivors": "showed a false co-signature",
-    "repeated-co-signature": "the co-signers are not distinct nodes of the cohort",
+    "repeated-co-signature": "the co-signers are not distinct nodes of the round",
     "asked-twice": "WeightedSurvivors while over",
     "weighed-twice": "WeightedSurvivors while over",
     "two-committees": "survivors, 5 needed",

@@ -567,7 +567,7 @@ def test_co_signers_are_distinct_nodes_of_the_cohort(name: str) -> None:
     by_hand = ByHand(SETUP).deal().cosign()
     by_hand.tell(ME, by_hand.dealt(ME))
     request = OpenRequest(SETUP.round_id, tuple(FORGERIES[name](by_hand)))
-    refused(by_hand, ME, request, "distinct nodes of the cohort")
+    refused(by_hand, ME, request, "distinct nodes of the round")
 
 
 # --- phases ---------------------------------------------------------------------------------------

@@ -105,9 +105,9 @@ def signatures(nodes: tuple[str, ...], survivors: tuple[str, ...] = SETUP.cohort
     [
         (signatures(SETUP.cohort[:3]), "3 co-signatures, 4 needed"),
         ((), "0 co-signatures"),
-        (signatures(SETUP.cohort)[::-1], "distinct survivors"),
-        (signatures(SETUP.cohort[:1]) * 4, "distinct survivors"),
-        (signatures((*SETUP.cohort, "stranger")), "distinct survivors"),
+        (signatures(SETUP.cohort)[::-1], "distinct nodes"),
+        (signatures(SETUP.cohort[:1]) * 4, "distinct nodes"),
+        (signatures((*SETUP.cohort, "stranger")), "distinct nodes"),
         (signatures(SETUP.cohort, SETUP.cohort[:4]), "false co-signature"),
         ((*signatures(SETUP.cohort[:4]), (SETUP.cohort[4], bytes(64))), "false co-signature"),
         (
