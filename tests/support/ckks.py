@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.ckks import rlwe
-from secagg.ckks.client import CkksClient
+from secagg.ckks.client import CkksClient, Phase
 from secagg.ckks.opening import Opening
 from secagg.ckks.parameters import CkksParameters, choose
 from secagg.ckks.ring import Ring, ring_of
@@ -18,6 +19,7 @@ from secagg.ckks.sealing import dealer_of
 from secagg.ckks.uploads import Layout
 from secagg.ckks.views import committee_of
 from secagg.encoding import ring_bits_for
+from secagg.errors import RemoteProtocolError
 from secagg.primitives import packed
 from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
@@ -277,3 +279,32 @@ class OffPolynomial(CkksClient):
         bad = super()._boxes(other, keys)
         self._own = kept
         return [*bad[: self.BAD], *boxes[self.BAD :]]
+
+
+def new_client(
+    setup: RoundSetup | None = None,
+    values: int | list[int] = 1,
+    node: NodeId | None = None,
+    distance: float | None = None,
+) -> CkksClient:
+    """Return a client with these values, of five nodes the second unless said otherwise."""
+    setup = setup or ckks_setup(5)
+    node = node or setup.cohort[1]
+    mask = (1 << setup.ring_bits) - 1
+    vector = np.broadcast_to(np.array(values, np.int64) & mask, setup.dim).astype(np.uint32)
+    rng = InsecureLabelledRng(1, node)
+    return CkksClient(
+        setup, vector, TestSigner(node), coordinator=COORDINATOR, rng=rng, distance=distance
+    )
+
+
+def refused(by_hand: ByHand, node: NodeId, message: Message, match: str | None = None) -> None:
+    """Check that a node blames the coordinator, and takes part no further."""
+    with pytest.raises(RemoteProtocolError, match=match) as caught:
+        by_hand.tell(node, message)
+    assert caught.value.peer == COORDINATOR
+    client = by_hand.client(node)
+    assert client.phase is Phase.OVER
+    assert (client._keys, client._own, client._member) == (None, None, None)
+    assert not client._message.size
+    assert not client._upload
