@@ -31,6 +31,7 @@ LAYERS = (
     ("secagg/ckks/parameters.py",),
     ("secagg/round_setup.py",),
     ("secagg/encoding.py", "secagg/wire/round_messages.py", "secagg/relay.py"),
+    ("secagg/dp/",),
     ("secagg/wire/messages.py",),
     ("secagg/wire/codec.py", "secagg/steps.py", "secagg/uploads.py"),
     ("secagg/wire/envelope.py", "secagg/roles.py", "secagg/insecure_plain.py"),
