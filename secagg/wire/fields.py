@@ -28,6 +28,7 @@ __all__ = [
     "KemKey",
     "Key",
     "ModelDim",
+    "Receipt",
     "RunId",
     "Seconds",
     "Share",
@@ -61,6 +62,7 @@ Index = Annotated[int, Meta(ge=0, le=2**20)]
 Count = Annotated[int, Meta(ge=1, le=2**20)]
 ModelDim = Annotated[int, Meta(ge=1, le=1 << 26)]
 Chunk = Annotated[bytes, Meta(min_length=1, max_length=MAX_CHUNK)]
+Receipt = Annotated[bytes, Meta(max_length=256)]
 Text = Annotated[str, Meta(max_length=500)]
 Word = Annotated[str, Meta(max_length=64)]
 Seconds = Annotated[float, Meta(gt=0, le=1e6)]

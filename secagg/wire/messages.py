@@ -27,6 +27,7 @@ from secagg.wire.fields import (
     Ids,
     Index,
     ModelDim,
+    Receipt,
     RunId,
     Seconds,
     Text,
@@ -75,8 +76,10 @@ __all__ = [
     "CkksTerms",
     "Coin",
     "CommitteeKeys",
+    "CorrelatedTerms",
     "DealtShare",
     "DealtShares",
+    "DpTerms",
     "Encapsulations",
     "Farewell",
     "Heartbeat",
@@ -119,6 +122,8 @@ class Hello(Base, frozen=True, tag=0x01):
     protocol: Index
     roster_version: Counter
     wall_time: float
+    receipt: Receipt = b""
+    """Of the node's privacy ledger, signed by the node (B-07); empty if it has none."""
 
 
 class Welcome(Base, frozen=True, tag=0x02):
@@ -131,6 +136,8 @@ class Welcome(Base, frozen=True, tag=0x02):
     heartbeat: Seconds
     rounds_done: Counter
     rounds_total: Counter
+    receipt: Receipt = b""
+    """The newest that the coordinator has of this node, given back; empty if none."""
 
 
 class RosterUpdate(Base, frozen=True, tag=0x03):
@@ -144,6 +151,8 @@ class Heartbeat(Base, frozen=True, tag=0x04):
 
     round_id: Counter
     state: Word
+    receipt: Receipt = b""
+    """Of a ledger that has grown since the last one; otherwise empty. A coordinator gives none."""
 
 
 class Refusal(Base, frozen=True, tag=0x05):
@@ -173,6 +182,34 @@ class CkksTerms(msgspec.Struct, frozen=True, array_like=True):
     committee_modulus: Annotated[int, Meta(ge=2, le=1 << 31)]
 
 
+class CorrelatedTerms(msgspec.Struct, frozen=True, array_like=True):
+    """Noise that takes part of itself back in later rounds (specs/54-correlated-noise.md)."""
+
+    band: Annotated[tuple[Annotated[int, Meta(ge=-(2**20), le=2**20)], ...], Meta(max_length=16)]
+    fresh_deviation: Annotated[float, Meta(gt=0, le=1e9)]
+    epoch_start: Counter
+    """Id of the epoch's first round."""
+    position: Annotated[int, Meta(ge=0, le=4096)]
+    """Rounds of the epoch that had a sum before this one."""
+    epoch_rounds: Annotated[int, Meta(ge=1, le=4096)]
+    separation: Annotated[int, Meta(ge=1, le=4096)]
+
+
+class DpTerms(msgspec.Struct, frozen=True, array_like=True):
+    """Noise of the unit "client" in a round; `secagg.dp.terms.NoiseTerms` names and bounds it."""
+
+    mechanism: Word
+    clip: Seconds
+    scale: Annotated[int, Meta(ge=8, lt=1 << 24)]
+    noise_multiplier: Annotated[float, Meta(gt=0, le=1e6)]
+    honest: Count
+    rotation: bool
+    within: bool
+    """Whether the nodes tell, in the sum, if their vectors were within the clip."""
+    drop_levels: Annotated[tuple[Index, ...], Meta(max_length=16)]
+    correlated: CorrelatedTerms | None
+
+
 class RoundOffer(Base, frozen=True, tag=0x06):
     """Coordinator to node: everything both sides agree on before a round starts."""
 
@@ -199,6 +236,8 @@ class RoundOffer(Base, frozen=True, tag=0x06):
     reference: Annotated[bytes, Meta(max_length=1 << 16)]
     ckks: CkksTerms | None
     """Terms of the scheme `ckks`; None under any other."""
+    dp: DpTerms | None = None
+    """Noise that protects whole nodes; None where there is none."""
 
 
 class ModelChunk(Base, frozen=True, tag=0x07):
