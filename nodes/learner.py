@@ -6,14 +6,12 @@ The one file of `nodes` that runs torch, through `fl_core`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl_core.config import ModelConfig, TrainConfig
+from fl_core.config import ModelConfig
 from fl_core.data.dataset import DeviceData, drop_columns
 from fl_core.data.sources import list_devices, load_device
 from fl_core.detector import Detector
@@ -22,25 +20,9 @@ from fl_core.evaluation import evaluate, evaluate_device, round_seed
 from fl_core.parameters import initial_parameters
 from fl_core.training import LocalUpdate, train_local
 from nodes.config import DataSection
+from nodes.session.training_settings import parse_training
 
-__all__ = ["Finished", "Learner", "Training", "load_data", "parse_training", "use_one_thread"]
-
-
-class _TrainingBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    model: dict[str, Any]
-    train: dict[str, Any]
-    seed: int
-    rounds: int
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """The offer's training settings, checked."""
-
-    model: ModelConfig
-    train: TrainConfig
-    seed: int
-    rounds: int
+__all__ = ["Finished", "Learner", "load_data", "use_one_thread"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,20 +37,6 @@ class Finished:
 def use_one_thread() -> None:
     """Keep torch to one thread: nodes share machines in demos, and one thread is deterministic."""
     torch.set_num_threads(1)
-
-
-def parse_training(data: bytes) -> Training:
-    """Check the training settings of an offer.
-
-    Raises:
-        ModelError: they are malformed or out of range.
-    """
-    try:
-        body = msgspec.json.decode(data, type=_TrainingBody)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ModelError(f"the training settings of the offer are malformed: {error}") from error
-    model, train = ModelConfig.from_dict(body.model), TrainConfig.from_dict(body.train)
-    return Training(model, train, body.seed, body.rounds)
 
 
 def load_data(section: DataSection) -> DeviceData:

@@ -14,8 +14,9 @@ from fl_core.server_opt import ServerOptConfig
 from fl_core.training import LocalUpdate, train_local
 from nodes.config import CoordinatorConfig, CoordinatorSection, RunSection
 from nodes.coordinator_daemon import fresh_run, server_step
-from nodes.learner import parse_training, use_one_thread
+from nodes.learner import use_one_thread
 from nodes.session.events import TrainRequested
+from nodes.session.training_settings import parse_training
 from nodes.simulator import Network, Simulation, Trainer
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.schemes import scheme_named

@@ -10,7 +10,8 @@ import pytest
 
 from fl_core.errors import DataError, ModelError
 from nodes.config import DataSection, training_bytes
-from nodes.learner import Learner, load_data, parse_training
+from nodes.learner import Learner, load_data
+from nodes.session.training_settings import parse_training
 from tests.support.federation import N_FEATURES, write_site
 from tests.support.training import small_settings
 
