@@ -87,6 +87,13 @@ class RefusalReason(StrEnum):
     MODEL_UNSUITABLE = "model_unsuitable"
     PARAMETERS_UNSAFE = "parameters_unsafe"
     WEIGHTS_FORBIDDEN = "weights_forbidden"
+    PRIVACY_REQUIRED = "privacy_required"
+    BUDGET_SPENT = "budget_spent"
+    ARCHITECTURE_FORBIDDEN = "architecture_forbidden"
+    LEARNING_RATE_TOO_HIGH = "learning_rate_too_high"
+    TRAINING_TOO_LONG = "training_too_long"
+    COHORT_TOO_SIMILAR = "cohort_too_similar"
+    TOO_MANY_ROUNDS = "too_many_rounds"
 
 
 class Signer(Protocol):

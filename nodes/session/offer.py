@@ -6,15 +6,15 @@ Source: specs/60-session.md section 4, specs/10-encoding.md section 2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from nodes.session.events import RunState
 from nodes.session.model_transfer import model_digest, to_bytes
 from nodes.session.plan import WEIGHT_MODES, RunPlan
+from nodes.session.policy import NodePolicy
 from nodes.session.terms import terms_of_offer, terms_on_wire
-from secagg.assumptions import DEFAULT_COLLUSION, colluders_among
+from secagg.assumptions import colluders_among
 from secagg.ckks import parameters as ckks
 from secagg.encoding import FixedPoint, Segment, ring_bits_for
 from secagg.errors import ConfigError, OfferRefused
@@ -43,22 +43,6 @@ MAX_LOSS = 100.0
 _LONGEST_REFERENCE = 1.1
 """Greatest mean square of a reference: 1 for a mean of standardised rows, and some rounding. Longer
 ones would magnify what a distance tells of the rows it is taken over."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodePolicy:
-    """What a node agrees to; the coordinator cannot override it."""
-
-    min_cohort: int = 3
-    """Fewest nodes an offer may have gone to."""
-    schemes: tuple[str, ...] = ("masking",)
-    """Schemes this node takes part in."""
-    collusion: float = DEFAULT_COLLUSION
-    """Fraction of the roster's active nodes that may collude with the coordinator (P-09): what the
-    round must withstand."""
-    weights: tuple[str, ...] = ("private",)
-    """Of `WEIGHT_MODES`, those this node takes part in: under "coordinator" it discloses how far
-    its data stand from the others' (H-16)."""
 
 
 def build_offer(
