@@ -6,23 +6,23 @@ which `secagg config init` prints into the file it writes. Relative paths are re
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.errors import ModelError
 from fl_core.server_opt import ServerOptConfig
-from nodes.session.offer import NodePolicy
-from nodes.session.plan import WEIGHT_MODES, RunPlan
+from nodes.policy_file import PolicySection, load_policy, origin_of, to_policy
+from nodes.session.plan import RunPlan
+from nodes.session.policy import NodePolicy, PolicyOrigin
+from nodes.toml_files import Settings, key_lines, parse_settings, read_text
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.errors import ConfigError
-from secagg.schemes import SCHEMES
 
 __all__ = [
     "CoordinatorConfig",
@@ -40,12 +40,6 @@ __all__ = [
     "load_node_config",
     "training_bytes",
 ]
-
-T = TypeVar("T", bound="Settings")
-
-
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Common options of every table."""
 
 
 class UnlockSection(Settings, frozen=True):
@@ -120,9 +114,9 @@ class CoordinatorConfig(Settings, frozen=True):
     coordinator: CoordinatorSection
     unlock: UnlockSection = UnlockSection()
     run: RunSection = RunSection()
-    model: dict[str, Any] = {}
-    train: dict[str, Any] = {}
-    server: dict[str, Any] = {}
+    model: dict[str, Any] = msgspec.field(default_factory=dict)
+    train: dict[str, Any] = msgspec.field(default_factory=dict)
+    server: dict[str, Any] = msgspec.field(default_factory=dict)
     folder: Path = Path()
 
     def model_config(self) -> ModelConfig:
@@ -192,6 +186,9 @@ class NodeSection(Settings, frozen=True):
     """Folder for the node's memory, its detector and its report."""
     coordinator: str
     """Endpoint of the coordinator, such as tcp://coordinator.example:7710."""
+    policy: str = ""
+    """File of what this node agrees to, such as policy.toml; `secagg config init policy` writes
+    one. Left empty, the table [policy] of this file holds."""
 
 
 class DataSection(Settings, frozen=True):
@@ -207,22 +204,6 @@ class DataSection(Settings, frozen=True):
     """Columns to leave out, as patterns such as "HH_jit_*"."""
     seed: int = 0
     """Seed of the built-in data and of splits that need one."""
-
-
-class PolicySection(Settings, frozen=True):
-    """What this node agrees to; the coordinator cannot override it."""
-
-    min_cohort: int = 3
-    """Fewest nodes a round may have been offered to."""
-    schemes: tuple[str, ...] = ("masking",)
-    """Schemes this node takes part in: `masking`, `ckks`."""
-    weights: tuple[str, ...] = ("private",)
-    """Who may apply this node's consistency weight: `private` is the node itself; `coordinator`, a
-    choice under `ckks`, also has the node disclose one number a round, how far its data stand from
-    the others'."""
-    collusion: float = DEFAULT_COLLUSION
-    """Fraction of the roster's active nodes that may collude with the coordinator: a round must
-    withstand it even if all of them are in it."""
 
 
 class DetectionSection(Settings, frozen=True):
@@ -243,43 +224,16 @@ class NodeConfig(Settings, frozen=True):
     policy: PolicySection = PolicySection()
     detection: DetectionSection = DetectionSection()
     folder: Path = Path()
+    origin: PolicyOrigin = PolicyOrigin()
+    """Where the policy was read from; no table, as `folder` is none."""
 
     def node_policy(self) -> NodePolicy:
         """Return the policy that offers are held against.
 
         Raises:
-            ConfigError: a cohort below 3 hides nobody.
+            ConfigError: a setting is out of range, at odds with another, or refuses every round.
         """
-        if self.policy.min_cohort < 3:
-            raise ConfigError(
-                f"policy.min_cohort is {self.policy.min_cohort}",
-                hint="a sum over fewer than 3 nodes hides nobody; use 3 or more",
-            )
-        policy = self.policy
-        if not 0 <= policy.collusion < 0.5:
-            raise ConfigError(
-                f"policy.collusion is {policy.collusion:g}",
-                hint="use at least 0 and less than 0.5; the default is 0.33, just below a third",
-            )
-        _check_choices("schemes", policy.schemes, tuple(SCHEMES))
-        _check_choices("weights", policy.weights, WEIGHT_MODES)
-        if policy.weights == ("coordinator",) and "ckks" not in policy.schemes:
-            raise ConfigError(
-                "policy.weights allows only 'coordinator', which only the scheme ckks has",
-                hint="add 'ckks' to policy.schemes, or 'private' to policy.weights",
-            )
-        return NodePolicy(policy.min_cohort, policy.schemes, policy.collusion, policy.weights)
-
-
-def _check_choices(key: str, chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
-    """Refuse a list of the policy that allows nothing, or something that does not exist."""
-    secure = [name for name in known if name != "insecure-plain"]
-    hint = f"use one or more of: {', '.join(secure)}"
-    if not chosen:
-        raise ConfigError(f"policy.{key} is empty: every round would be refused", hint=hint)
-    for name in chosen:
-        if name not in known:
-            raise ConfigError(f"policy.{key} has no choice {name!r}", hint=hint)
+        return to_policy(self.policy, self.origin)
 
 
 class _blaming:  # noqa: N801 - reads as a statement
@@ -313,7 +267,9 @@ def load_coordinator_config(path: Path) -> CoordinatorConfig:
     Raises:
         ConfigError: with the file, the key and the reason.
     """
-    config = _load(path, CoordinatorConfig)
+    text = read_text(path)
+    config = parse_settings(path, text, CoordinatorConfig)
+    config = msgspec.structs.replace(config, folder=path.parent)
     try:
         check_endpoint(config.coordinator.bind, "coordinator.bind", any_port=True)
         config.plan()
@@ -324,59 +280,35 @@ def load_coordinator_config(path: Path) -> CoordinatorConfig:
 
 
 def load_node_config(path: Path) -> NodeConfig:
-    """Read node.toml.
+    """Read node.toml, and the policy file that it names.
 
     Raises:
         ConfigError: with the file, the key and the reason.
     """
-    config = _load(path, NodeConfig)
+    text = read_text(path)
+    config = parse_settings(path, text, NodeConfig)
     try:
+        _check_policy_source(config, key_lines(text))
         check_endpoint(config.node.coordinator, "node.coordinator")
-        config.node_policy()
+        policy, origin = config.policy, origin_of(path.name, text, "policy")
+        to_policy(policy, origin)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}", hint=error.hint) from error
-    return config
+    if config.node.policy:
+        policy, origin = load_policy(path.parent / config.node.policy)
+    return msgspec.structs.replace(config, policy=policy, origin=origin, folder=path.parent)
 
 
-def _load(path: Path, kind: type[T]) -> T:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+def _check_policy_source(config: NodeConfig, lines: Mapping[tuple[str, ...], int]) -> None:
+    """Refuse two policies: whichever was heeded, somebody would rely on the other (G-04)."""
+    if ("origin",) in lines:
+        raise ConfigError("[origin] is not a setting", hint="take it out")
+    if config.node.policy and ("policy",) in lines:
         raise ConfigError(
-            f"cannot read {path}: {error}", hint="write one with `secagg config init`"
-        ) from error
-    try:
-        values = tomllib.loads(text)
-        return msgspec.structs.replace(msgspec.convert(values, kind), folder=path.parent)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: {error}", hint="see the TOML syntax at toml.io") from error
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"{path}: {_readable(error)}",
-            hint="`secagg config init` writes a file with every key explained",
-        ) from error
-
-
-def _readable(error: msgspec.ValidationError) -> str:
-    """Turn "Object contains unknown field `x` - at `$.run`" into "run.x is not a setting"."""
-    found = re.fullmatch(
-        r"Object contains unknown field `([^`]*)`(?: - at `\$\.([^`]*)`)?", str(error)
-    )
-    if found is None:
-        return str(error)
-    key, table = found[1], found[2]
-    sections = {**_tables(CoordinatorConfig), **_tables(NodeConfig)}
-    known = list(sections if table is None else sections.get(table, ()))
-    near = difflib.get_close_matches(key, known, n=1)
-    meant = f"; did you mean {near[0]}?" if near else ""
-    return f"{f'{table}.{key}' if table else f'[{key}]'} is not a setting{meant}"
-
-
-def _tables(kind: type) -> dict[str, tuple[str, ...]]:
-    return {
-        field.name: getattr(field.type, "__struct_fields__", ())
-        for field in msgspec.structs.fields(kind)
-    }
+            f"line {lines['policy',]}: a table [policy] beside "
+            f'node.policy = "{config.node.policy}" of line {lines["node", "policy"]}',
+            hint=f"move what the table says into {config.node.policy}, and take the table out",
+        )
 
 
 def check_endpoint(text: str, key: str, *, any_port: bool = False) -> None:

@@ -19,11 +19,23 @@ import msgspec
 
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.server_opt import ServerOptConfig
-from nodes.config import CoordinatorConfig, NodeConfig, Settings
+from nodes.config import CoordinatorConfig, NodeConfig, PolicySection, Settings
 
-__all__ = ["coordinator_toml", "field_notes", "node_toml"]
+__all__ = ["coordinator_toml", "field_notes", "node_toml", "policy_toml"]
 
 _PLAIN: dict[str, type] = {"model": ModelConfig, "train": TrainConfig, "server": ServerOptConfig}
+
+_EXAMPLES: dict[type, dict[str, str]] = {
+    PolicySection: {
+        "epsilon": "8.0",
+        "delta": "1e-5",
+        "architectures": '["64 hexadecimal digits"]',
+        "max_learning_rate": "0.01",
+        "max_steps": "500",
+        "max_rounds_a_day": "100",
+    }
+}
+"""What settings that are unset by default look like."""
 
 
 @functools.cache
@@ -50,29 +62,57 @@ def coordinator_toml(values: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def node_toml(values: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return a node.toml; `values` gives what differs from the defaults, by table."""
-    return _document(NodeConfig, values, "A node of a secagg federation: secagg node --config ...")
+    """Return a node.toml; `values` gives what differs from the defaults, by table.
+
+    One that names a policy file has no table [policy]: there must not be two (G-04).
+    """
+    head = "A node of a secagg federation: secagg node --config ..."
+    named = values.get("node", {}).get("policy")
+    return _document(NodeConfig, values, head, without=("policy",) if named else ())
 
 
-def _document(kind: type, values: Mapping[str, Mapping[str, Any]], head: str) -> str:
+def policy_toml(values: Mapping[str, Any]) -> str:
+    """Return a policy.toml; `values` gives what differs from the defaults."""
+    head = [
+        "# What a node of a secagg federation agrees to; the coordinator cannot override it.",
+        '# It holds once node.toml names it: [node] policy = "policy.toml". It is read at the start.',
+        "# What it means, and what it would do: secagg policy check THIS_FILE",
+        "",
+    ]
+    return "\n".join([*head, *_settings(PolicySection, values, "policy.toml"), ""])
+
+
+def _document(
+    kind: type,
+    values: Mapping[str, Mapping[str, Any]],
+    head: str,
+    *,
+    without: tuple[str, ...] = (),
+) -> str:
     lines = [f"# {head}", "# Paths are relative to this file.", ""]
     for table in msgspec.structs.fields(kind):
-        if table.name == "folder":
+        if table.name in ("folder", "origin", *without):
             continue
         section = _PLAIN.get(table.name) or table.type
         lines += [f"# {_first_line(section)}", f"[{table.name}]"]
-        given = dict(values.get(table.name, {}))
-        notes = field_notes(section)
-        for name, default in _defaults(section).items():
-            value = given.pop(name, default)
-            lines += textwrap.wrap(
-                notes.get(name, ""), 96, initial_indent="# ", subsequent_indent="# "
-            )
-            lines.append(f"{'# ' if value is None else ''}{name} = {_toml(value)}")
-        if given:
-            raise KeyError(f"[{table.name}] has no {sorted(given)}")
+        lines += _settings(section, values.get(table.name, {}), f"[{table.name}]")
         lines.append("")
     return "\n".join(lines)
+
+
+def _settings(section: type, values: Mapping[str, Any], name: str) -> list[str]:
+    """Return a line for every key, each under its meaning; one that is unset is a comment."""
+    given, lines = dict(values), []
+    notes, examples = field_notes(section), _EXAMPLES.get(section, {})
+    for key, default in _defaults(section).items():
+        value = given.pop(key, default)
+        lines += textwrap.wrap(notes.get(key, ""), 96, initial_indent="# ", subsequent_indent="# ")
+        unset = value is None
+        shown = examples[key] if unset and key in examples else _toml(value)
+        lines.append(f"{'# ' if unset else ''}{key} = {shown}")
+    if given:
+        raise KeyError(f"{name} has no {sorted(given)}")
+    return lines
 
 
 def _first_line(section: type) -> str:
