@@ -41,6 +41,7 @@ COMMANDS: Final[dict[str, str]] = {
     "features": "turn a packet capture into the 115 traffic statistics",
     "keys": "provision, show, rotate and revoke keys",
     "config": "write commented configuration files",
+    "policy": "explain a node's policy, and test it against an offer",
     "preflight": "check keys, clocks, ports, roster, data and versions",
 }
 """Command name to one-line help; the code is `nodes.commands.<name_with_underscores>.command`."""
@@ -53,7 +54,7 @@ EXIT_CODES: Final[dict[int, str]] = {
     4: "a key, certificate or roster cannot be used",
     5: "a configuration setting is wrong",
     6: "the run ended without the wanted result (rounds aborted, peers unreachable)",
-    7: "a check failed (preflight)",
+    7: "a check failed (preflight, policy check)",
     8: "a file or folder cannot be read or written",
     130: "interrupted",
 }

@@ -75,7 +75,7 @@ def policy_toml(values: Mapping[str, Any]) -> str:
     """Return a policy.toml; `values` gives what differs from the defaults."""
     head = [
         "# What a node of a secagg federation agrees to; the coordinator cannot override it.",
-        '# It holds once node.toml names it: [node] policy = "policy.toml". It is read at the start.',
+        '# It holds once node.toml names it, [node] policy = "policy.toml", and the node starts.',
         "# What it means, and what it would do: secagg policy check THIS_FILE",
         "",
     ]
