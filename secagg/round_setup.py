@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from secagg.ckks.parameters import CkksParameters
 from secagg.errors import ConfigError
 from secagg.types import MAX_CHUNKS, MAX_COHORT, NodeId
+from secagg.wire.fields import MAX_LEVELS
 
 __all__ = ["RoundSetup"]
 
@@ -55,6 +56,9 @@ class RoundSetup:
     """What the scheme `ckks` runs by; it has no neighbours, and thresholds of its own."""
     coordinator_weighs: bool = False
     """Nodes disclose their consistency distance, and the coordinator weighs them by it."""
+    noise_levels: tuple[int, ...] = ()
+    """Dropouts up to which no further part of a node's noise is needed, rising from 0; () if none
+    of it can be given back (specs/55-excess-noise.md)."""
 
     def __post_init__(self) -> None:
         n = len(self.cohort)
@@ -79,6 +83,7 @@ class RoundSetup:
                 f"quorum {self.quorum} of {n} nodes is not safe with {self.colluders} colluding",
                 hint=f"use {least} to {n}" if least <= n else "assume fewer colluding nodes",
             )
+        self._check_levels(n)
         if not 8 <= self.ring_bits <= 32 or self.dim < 1:
             raise ConfigError("ring_bits must be 8 to 32 and dim at least 1")
         if self.chunk_values < 8 or self.chunk_values % 8:
@@ -114,6 +119,27 @@ class RoundSetup:
         agreed = (len(self.cohort), self.quorum, self.colluders)
         if (terms.nodes, terms.quorum, terms.colluders) != agreed:
             raise ConfigError("the terms of ckks are for another cohort, quorum or collusion")
+
+    def _check_levels(self, n: int) -> None:
+        levels = self.noise_levels
+        if not levels:
+            return
+        if levels[0] != 0 or list(levels) != sorted(set(levels)) or len(levels) > MAX_LEVELS:
+            raise ConfigError(
+                f"levels of noise {levels} do not rise from 0",
+                hint=f"use 0, then larger numbers of dropouts, {MAX_LEVELS} at most",
+            )
+        if not n - self.quorum <= levels[-1] < n - self.colluders:  # X-02
+            raise ConfigError(
+                f"noise for {levels[-1]} dropouts, where {n - self.quorum} of {n} nodes may drop"
+                f" out and {self.colluders} collude",
+                hint=f"end the levels with {n - self.quorum}",
+            )
+        if self.coordinator_weighs:
+            raise ConfigError(
+                "noise is given back only from a sum in which all nodes weigh alike",
+                hint="choose private weights, or no levels of noise",
+            )
 
     @property
     def context(self) -> tuple[bytes, bytes, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar, overload
 
@@ -128,6 +128,8 @@ class SumReady:
     contributors: tuple[NodeId, ...]
     weights: tuple[int, ...]
     """What each input was multiplied by; 1 unless the coordinator weighs."""
+    excess: Mapping[NodeId, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    """Contributor to the seeds of the last parts of its noise, still in `total` (X-08)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from secagg.types import MAX_COHORT
 __all__ = [
     "MAX_ATTEMPTS",
     "MAX_CHUNK",
+    "MAX_LEVELS",
     "MAX_ROSTER",
     "MAX_STEPS",
     "MODEL_CHUNK",
@@ -47,6 +48,8 @@ UPLOAD_SLOTS = 8
 """Uploads that a coordinator takes at a time: what it must hold besides the sum (M-22)."""
 MAX_STEPS = 64
 """Greatest consistency distance that a node discloses, in eighths (H-16)."""
+MAX_LEVELS = 16
+"""Parts of a node's noise that are drawn apart: one seed more each, and one more pass (X-02)."""
 MAX_ROSTER = 1 << 22  # 10 000 members of some 400 bytes
 
 Id = Annotated[str, Meta(max_length=63)]

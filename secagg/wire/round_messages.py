@@ -10,10 +10,12 @@ from msgspec import Meta
 from secagg.types import MAX_COHORT
 from secagg.wire.fields import (
     MAX_ATTEMPTS,
+    MAX_LEVELS,
     MAX_STEPS,
     Base,
     Capsule,
     Chunk,
+    Count,
     Counter,
     Hash,
     Id,
@@ -34,6 +36,8 @@ __all__ = [
     "DealtShare",
     "DealtShares",
     "Encapsulations",
+    "ExcessRequest",
+    "ExcessSeeds",
     "KeyAdvert",
     "MaskedChunk",
     "OpenRequest",
@@ -292,6 +296,24 @@ class PlainChunk(Base, frozen=True, tag=0x20):
     data: Chunk
 
 
+class ExcessRequest(Base, frozen=True, tag=0x40):
+    """Coordinator to contributor: so many are in the sum; give back what noise is too much (X-04).
+
+    `signatures` are co-signatures of the view that the sum is over; none under `insecure-plain`.
+    """
+
+    round_id: Counter
+    contributors: Count
+    signatures: Annotated[tuple[tuple[Id, Signature], ...], Meta(max_length=MAX_COHORT)]
+
+
+class ExcessSeeds(Base, frozen=True, tag=0x41):
+    """Node to coordinator: the seeds of the last parts of its noise, in order of their level."""
+
+    round_id: Counter
+    seeds: Annotated[tuple[Hash, ...], Meta(max_length=MAX_LEVELS - 1)]
+
+
 RoundMessage: TypeAlias = (
     KeyAdvert
     | AdvertList
@@ -316,4 +338,6 @@ RoundMessage: TypeAlias = (
     | OpenRequest
     | SumShare
     | PlainChunk
+    | ExcessRequest
+    | ExcessSeeds
 )

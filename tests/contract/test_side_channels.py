@@ -33,12 +33,13 @@ FROM_A_NODE = {
     "CipherChunk": {"round_id", "index", "data"},
     "SumShare": {"round_id", "share", "unopened"},
     "PlainChunk": {"round_id", "index", "data"},
+    "ExcessSeeds": {"round_id", "seeds"},
 }  # fmt: skip
 FROM_THE_COORDINATOR = {
     "Welcome", "RosterUpdate", "Heartbeat", "RoundOffer", "ModelChunk", "RoundClosed",
     "RunFinished", "AdvertList", "PeerKeys", "PeerEncapsulations", "PeerShares", "UploadTurn",
     "Survivors", "UnmaskRequest", "CommitteeKeys", "WeightedSurvivors", "DealtShares",
-    "OpenRequest",
+    "OpenRequest", "ExcessRequest",
 }  # fmt: skip
 OFFER: RoundOffer = changed(  # type: ignore[assignment]
     sample(RoundOffer),

@@ -70,7 +70,7 @@ def _values(info: inspect.Type) -> st.SearchStrategy[object]:
         case inspect.BoolType():
             return st.booleans()
         case inspect.IntType():
-            return st.integers(info.ge, info.le)
+            return st.integers(info.ge, _most(info))
         case inspect.FloatType():
             return st.floats(
                 info.ge if info.gt is None else info.gt,
@@ -110,7 +110,7 @@ def _limits(info: inspect.Type) -> str:
         case inspect.BoolType():
             return "bool"
         case inspect.IntType():
-            return f"int {_number(info.ge)} to {_number(info.le)}"
+            return f"int {_number(info.ge)} to {_number(_most(info))}"
         case inspect.FloatType():
             if info.le is None:
                 return "float"
@@ -134,6 +134,10 @@ def _limits(info: inspect.Type) -> str:
         case inspect.StructType():
             return info.cls.__name__
     raise TypeError(info)
+
+
+def _most(info: inspect.IntType) -> int | None:
+    return info.le if info.lt is None else info.lt - 1
 
 
 def _number(value: int | None) -> str:

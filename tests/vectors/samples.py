@@ -70,6 +70,8 @@ SAMPLES: Final[Mapping[str, tuple[Any, ...]]] = {
     "OpenRequest": (7, (("node-a", SIGNATURE),)),
     "SumShare": (7, b"", ("node-b",)),
     "PlainChunk": (7, 2**20, b"\0"),
+    "ExcessRequest": (7, 2, (("node-a", SIGNATURE),)),
+    "ExcessSeeds": (7, (HASH, SIGNATURE[:32])),
 }  # fmt: skip
 VARIANTS: Final[tuple[tuple[str, tuple[Any, ...]], ...]] = (
     ("RoundOffer", (*SAMPLES["RoundOffer"][:-1], None)),
