@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 
+from secagg.dp.levels import check_seeds, excess_count, level_for
 from secagg.errors import (
     AuthenticationError,
     LocalProtocolError,
@@ -33,12 +35,27 @@ from secagg.steps import (
     PhaseEntered,
     RoundFailed,
     Step,
+    SumReady,
 )
 from secagg.types import AbortReason, NodeId, RingVector, Rng, Signer
 from secagg.uploads import BadUpload
-from secagg.wire.messages import UPLOAD_SLOTS, Message, RoundMessage
+from secagg.wire.messages import (
+    UPLOAD_SLOTS,
+    ExcessRequest,
+    ExcessSeeds,
+    Message,
+    RoundMessage,
+)
 
-__all__ = ["Accepts", "Closes", "Fault", "PhasedClient", "PhasedCoordinator", "Takes", "same"]
+__all__ = [
+    "Accepts",
+    "Closes",
+    "Fault",
+    "PhasedClient",
+    "PhasedCoordinator",
+    "Takes",
+    "same",
+]
 
 Takes: TypeAlias = dict[tuple[Any, type[RoundMessage]], Callable[[Any, Any, float], Step]]
 """Phase of a client and type of message to what it does."""
@@ -48,8 +65,9 @@ Accepts: TypeAlias = dict[
 ]
 """Phase of a coordinator to the messages it takes and what these do: tell whether their sender has
 given all that it owes. `Fault`, `BadUpload` and `AuthenticationError` cost it its place."""
-Closes: TypeAlias = dict[Any, tuple[AbortReason, Callable[[Any, float], Step]]]
-"""Phase to why the round fails if too few have answered, and to what comes next if not."""
+Closes: TypeAlias = dict[Any, tuple[AbortReason | None, Callable[[Any, float], Step]]]
+"""Phase to why the round fails if too few have answered, and to what comes next if not; None where
+nobody need answer."""
 
 _NEW: Final = "new"
 _OVER: Final = "over"
@@ -68,9 +86,11 @@ class PhasedClient(ABC):
         signer: This node's identity.
         coordinator: Where messages go.
         rng: Source of secrets.
+        excess: Seeds of components 1, 2, … of the noise in `vector`, 32 bytes each, one for each of
+            `setup.noise_levels` but the first.
 
     Raises:
-        LocalProtocolError: the vector does not fit the set-up, or the node is not in the cohort.
+        LocalProtocolError: vector or seeds do not fit the set-up, or the node is not in the cohort.
     """
 
     _ACCEPTS: ClassVar[Takes] = {}
@@ -78,6 +98,8 @@ class PhasedClient(ABC):
     """The phase in which the others may still train."""
     _TURNS: ClassVar[Collection[StrEnum]] = ()
     """Phases in which others may have their turns before this node or after it."""
+    _ANSWERED: ClassVar[StrEnum]
+    """The phase of a node that owes nothing, but may be asked for what its noise is too much."""
     _phase: StrEnum
 
     def __init__(
@@ -88,7 +110,9 @@ class PhasedClient(ABC):
         *,
         coordinator: NodeId,
         rng: Rng,
+        excess: tuple[bytes, ...] = (),
     ) -> None:
+        check_seeds(excess, setup.noise_levels)
         if vector.shape != (setup.dim,) or vector.dtype != np.uint32:
             raise LocalProtocolError(
                 f"an input of shape {vector.shape} for {setup.dim} coordinates"
@@ -99,6 +123,7 @@ class PhasedClient(ABC):
             raise LocalProtocolError(f"{signer.node_id} is not in the cohort")
         self._setup, self._signer, self._me = setup, signer, signer.node_id
         self._coordinator, self._rng = coordinator, rng
+        self._excess, self._contributors = excess, 0
 
     @property
     def phase(self) -> StrEnum:
@@ -123,6 +148,8 @@ class PhasedClient(ABC):
             return Step(done=True)
         silent_in = self._phase
         self._end()
+        if silent_in is self._ANSWERED:  # its input may well be in the sum, with all its noise
+            return Step(done=True)
         reason = f"the coordinator was silent while {silent_in.value}"
         return Step(events=(InputRejected(reason),), done=True)
 
@@ -161,6 +188,33 @@ class PhasedClient(ABC):
             except AuthenticationError as error:
                 raise self._fault(f"showed a false co-signature ({error})") from error
 
+    def _settle(self, contributors: int) -> None:
+        """End the round, but for the seeds that may be asked for (X-05).
+
+        Args:
+            contributors: Size of the set that this node co-signed and is in.
+        """
+        dropouts = len(self._setup.cohort) - contributors
+        due = self._excess[level_for(dropouts, self._setup.noise_levels) :]
+        self._end()
+        if due:
+            self._phase = self._ANSWERED
+            self._excess, self._contributors = due, contributors
+
+    def _on_excess_request(self, message: ExcessRequest, now: float) -> Step:
+        if message.contributors != self._contributors:  # X-05
+            raise self._fault(
+                f"{message.contributors} contributors, where {self._contributors} are co-signed"
+            )
+        self._check_view(message.signatures)  # X-06
+        seeds = self._excess
+        self._end()  # X-07
+        return self._reply(now, ExcessSeeds(self._setup.round_id, seeds))
+
+    @abstractmethod
+    def _check_view(self, signatures: Sequence[tuple[NodeId, bytes]]) -> None:
+        """End the round unless these are enough co-signatures of this node's view."""
+
     def _fault(self, what: str) -> RemoteProtocolError:
         """End the round for this node and blame the coordinator."""
         self._end()
@@ -176,6 +230,8 @@ class PhasedCoordinator(ABC):
 
     _ACCEPTS: ClassVar[Accepts] = {}
     _CLOSES: ClassVar[Closes] = {}
+    _EXCESS: ClassVar[StrEnum]
+    """The phase in which the sum is known, and nodes may give back what noise is too much."""
     _phase: StrEnum
 
     def __init__(self, setup: RoundSetup) -> None:
@@ -184,6 +240,8 @@ class PhasedCoordinator(ABC):
         self._waiting: set[NodeId] = set()  # still owe this phase's message
         self._gone: set[NodeId] = set()  # dropped for good: no later phase waits for them
         self._answered: set[NodeId] = set()  # gave it
+        self._result: SumReady | None = None  # until the excess is in
+        self._excess: dict[NodeId, tuple[bytes, ...]] = {}
 
     @property
     def phase(self) -> StrEnum:
@@ -231,7 +289,7 @@ class PhasedCoordinator(ABC):
         if self._waiting or self._phase in (_NEW, _OVER):
             return Step(send, events, self._deadline, done=self._phase == _OVER)
         reason, close = self._CLOSES[self._phase]
-        if len(self._answered) < self._needed:  # M-14, H-15
+        if reason is not None and len(self._answered) < self._needed:  # M-14, H-15
             return self._fail(reason, *events)
         closed = close(self, now)
         events = (*events, *closed.events)
@@ -266,6 +324,61 @@ class PhasedCoordinator(ABC):
         )
         self._end()
         return Step(events=(*events, failed), done=True)
+
+    # --- after the sum ---------------------------------------------------------------------------
+
+    def _release(
+        self,
+        result: SumReady,
+        now: float,
+        *,
+        asked: Iterable[NodeId],
+        signatures: Sequence[tuple[NodeId, bytes]],
+        events: Sequence[Event] = (),
+    ) -> Step:
+        """Report the sum, first asking for what noise in it is too much (X-04).
+
+        Args:
+            result: The sum.
+            now: The time.
+            asked: Contributors that have given all they owed.
+            signatures: Enough co-signatures of the view that the sum is over.
+            events: What else to report.
+        """
+        self._end()
+        self._result = result
+        if not self._excess_due(result):
+            return self._report(*events)
+        nodes = sorted(set(asked) - self._gone)
+        contributors = len(result.contributors)
+        request = ExcessRequest(self._setup.round_id, contributors, tuple(signatures))
+        step = self._enter(self._EXCESS, nodes, now + self._setup.phase_timeout)
+        return Step(same(nodes, request), (*events, *step.events), step.deadline)
+
+    def _excess_due(self, result: SumReady) -> int:
+        """Return how many components of each node's noise are too many."""
+        dropouts = len(self._setup.cohort) - len(result.contributors)
+        return excess_count(dropouts, self._setup.noise_levels)
+
+    def _on_excess_seeds(self, sender: NodeId, message: ExcessSeeds) -> bool:
+        if self._result is None:
+            raise LocalProtocolError("no sum in the phase after it")
+        if len(message.seeds) != self._excess_due(self._result):
+            raise Fault("it gives other seeds of its noise than it was asked for")
+        self._excess[sender] = message.seeds
+        return True
+
+    def _close_excess(self, now: float) -> Step:
+        del now
+        return self._report()
+
+    def _report(self, *events: Event) -> Step:
+        if self._result is None:
+            raise LocalProtocolError("no sum to report")
+        done = replace(self._result, excess=self._excess)
+        self._result, self._excess = None, {}
+        self._end()
+        return Step(events=(*events, done), done=True)
 
     @property
     @abstractmethod

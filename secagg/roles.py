@@ -93,10 +93,13 @@ class Scheme(Protocol):
         coordinator: NodeId,
         rng: Rng,
         distance: float | None = None,
+        excess: tuple[bytes, ...] = (),
     ) -> ClientRole:
         """Return the role of the node that `signer` names, with its input.
 
-        `distance` is its consistency distance, given just where the coordinator weighs.
+        `distance` is its consistency distance, given just where the coordinator weighs; `excess`
+        the seeds of components 1, 2, … of the noise in `vector`, one for each of
+        `setup.noise_levels` but the first (specs/55-excess-noise.md). They are secret.
         """
         ...
 

@@ -47,10 +47,11 @@ class MaskingScheme:
         coordinator: NodeId,
         rng: Rng,
         distance: float | None = None,
+        excess: tuple[bytes, ...] = (),
     ) -> MaskingClient:
         """Return a node's role."""
         del distance
-        return MaskingClient(setup, vector, signer, coordinator=coordinator, rng=rng)
+        return MaskingClient(setup, vector, signer, coordinator=coordinator, rng=rng, excess=excess)
 
     def coordinator(self, setup: RoundSetup, *, weigh: Weigh | None = None) -> MaskingCoordinator:
         """Return the coordinator's role."""
@@ -89,10 +90,17 @@ class CkksScheme:
         coordinator: NodeId,
         rng: Rng,
         distance: float | None = None,
+        excess: tuple[bytes, ...] = (),
     ) -> CkksClient:
         """Return a node's role, which is a committee member's too where it is drawn."""
         return CkksClient(
-            setup, vector, signer, coordinator=coordinator, rng=rng, distance=distance
+            setup,
+            vector,
+            signer,
+            coordinator=coordinator,
+            rng=rng,
+            distance=distance,
+            excess=excess,
         )
 
     def coordinator(self, setup: RoundSetup, *, weigh: Weigh | None = None) -> CkksCoordinator:

@@ -3,15 +3,18 @@
 ::
 
     NEW ─start→ ANNOUNCED ─CommitteeKeys→ SEALED ─UploadTurn→ UPLOADED ─WeightedSurvivors→ SIGNED
-        ─DealtShares…, OpenRequest→ OVER
+        ─DealtShares…, OpenRequest→ ANSWERED ─ExcessRequest→ OVER
 
-A member of the committee may go from SEALED to SIGNED: it need not have an input in the sum. What
-does not fit the phase ends the round for this node. Nothing leads back, so there is one ciphertext
-under the round's secret, one co-signature and one answer (H-12). Source: specs/36-ckks.md.
+A member of the committee may go from SEALED to SIGNED: it need not have an input in the sum. Who is
+no member has answered once it has co-signed. An answer is the end where no noise is to be given
+back. What does not fit the phase ends the round for this node. Nothing leads back, so there is one
+ciphertext under the round's secret, one co-signature and one answer (H-12). Source:
+specs/36-ckks.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar, Final
 
@@ -38,13 +41,14 @@ from secagg.phases import PhasedClient, Takes
 from secagg.primitives import packed
 from secagg.primitives.hybrid import HybridKeys
 from secagg.round_setup import RoundSetup
-from secagg.steps import Event, Outgoing, PeerBlamed, Step, ViewFixed
+from secagg.steps import Event, PeerBlamed, Step, ViewFixed
 from secagg.types import NodeId, RingVector, Rng, Signer
 from secagg.wire.messages import (
     Announcement,
     CipherChunk,
     CommitteeKeys,
     DealtShares,
+    ExcessRequest,
     Message,
     OpenRequest,
     SealedSecret,
@@ -67,6 +71,7 @@ class Phase(StrEnum):
     SEALED = "sealed"
     UPLOADED = "uploaded"
     SIGNED = "signed"
+    ANSWERED = "answered"
     OVER = "over"
 
 
@@ -81,10 +86,11 @@ class CkksClient(PhasedClient):
         rng: Source of the round's key and of the shares; SEAL and ML-KEM draw their own.
         distance: This node's consistency distance, at least 0, where the coordinator weighs; only a
             coarse one is disclosed.
+        excess: Seeds of the noise that may be given back; see `PhasedClient`.
 
     Raises:
-        LocalProtocolError: the vector does not fit the set-up, the node is not in the cohort, or a
-            distance is missing where one is due, or given where none is.
+        LocalProtocolError: vector or seeds do not fit the set-up, the node is not in the cohort, or
+            a distance is missing where one is due, or given where none is.
     """
 
     def __init__(
@@ -96,8 +102,9 @@ class CkksClient(PhasedClient):
         coordinator: NodeId,
         rng: Rng,
         distance: float | None = None,
+        excess: tuple[bytes, ...] = (),
     ) -> None:
-        super().__init__(setup, vector, signer, coordinator=coordinator, rng=rng)
+        super().__init__(setup, vector, signer, coordinator=coordinator, rng=rng, excess=excess)
         if (distance is not None) is not setup.coordinator_weighs:  # H-16
             raise LocalProtocolError("a distance is disclosed just where the coordinator weighs")
         terms = terms_of(setup)
@@ -114,6 +121,7 @@ class CkksClient(PhasedClient):
         self._upload: list[Message] = []
         self._own: packed.Share | None = None
         self._keys_digest = self._view = b""
+        self._survivors: tuple[NodeId, ...] = ()
         self._member: Member | None = None
 
     def start(self, now: float) -> Step:
@@ -233,12 +241,13 @@ class CkksClient(PhasedClient):
             weighted = dict(zip(survivors, weights, strict=True))
             self._member = Member(setup, self._me, self._own_keys, own=own, weighted=weighted)
         self._own = None
+        self._survivors = survivors
         self._phase = Phase.SIGNED
         self._view = view_digest(self._keys_digest, survivors, weights)
         signature = sign_view(setup, self._signer, self._view)
         cosigned = SurvivorSignature(setup.round_id, signature)
         if self._member is None:
-            self._end()  # nothing is left to do
+            self._settle(len(survivors))  # nothing is left that the sum needs
         return self._reply(now, cosigned, events=(ViewFixed(self._view),))  # H-12
 
     def _on_dealt_shares(self, message: DealtShares, now: float) -> Step:
@@ -250,13 +259,18 @@ class CkksClient(PhasedClient):
         return self._reply(now)
 
     def _on_open_request(self, message: OpenRequest, now: float) -> Step:
-        del now
         if self._member is None or not self._member.complete:
             raise self._fault("asked to open before all shares have come")
-        self._check_cosigners(message.signatures, self._setup.cohort, self._verify_view)  # H-10
+        self._check_view(message.signatures)  # H-10
         answer, events = self._member.answer(), self._accusations(self._member)
-        self._end()
-        return Step((Outgoing(self._coordinator, answer),), events, done=True)
+        if self._me in self._survivors:
+            self._settle(len(self._survivors))
+        else:
+            self._end()  # none of its noise is in the sum
+        return self._reply(now, answer, events=events)
+
+    def _check_view(self, signatures: Sequence[tuple[NodeId, bytes]]) -> None:
+        self._check_cosigners(signatures, self._setup.cohort, self._verify_view)
 
     def _verify_view(self, node: NodeId, signature: bytes) -> None:
         verify_view(self._setup, node, signature, self._view)
@@ -272,11 +286,13 @@ class CkksClient(PhasedClient):
         """Forget what the round was about."""
         self._phase = Phase.OVER
         self._keys = self._own = self._member = None
+        self._excess = ()
         self._upload.clear()
         self._message = np.empty((0, 0), dtype=np.int64)
 
     _TRAINING = Phase.ANNOUNCED
-    _TURNS = (Phase.SEALED, Phase.UPLOADED, Phase.SIGNED)
+    _TURNS = (Phase.SEALED, Phase.UPLOADED, Phase.SIGNED, Phase.ANSWERED)
+    _ANSWERED = Phase.ANSWERED
     _ACCEPTS: ClassVar[Takes] = {
         (Phase.ANNOUNCED, CommitteeKeys): _on_committee_keys,
         (Phase.SEALED, UploadTurn): _on_upload_turn,
@@ -284,4 +300,5 @@ class CkksClient(PhasedClient):
         (Phase.UPLOADED, WeightedSurvivors): _on_survivors,
         (Phase.SIGNED, DealtShares): _on_dealt_shares,
         (Phase.SIGNED, OpenRequest): _on_open_request,
+        (Phase.ANSWERED, ExcessRequest): PhasedClient._on_excess_request,
     }

@@ -2,7 +2,8 @@
 
 ::
 
-    NEW ─start→ KEYS → INPUT → SIGNATURES → OPENING → OVER
+    NEW ─start→ KEYS → INPUT → SIGNATURES → OPENING → EXCESS → OVER
+                                              └── no excess ──┘
 
 A phase closes when every node still in the round has answered, or at its deadline with those who
 have. With too few the round ends as `RoundFailed` and nothing is released (H-15). Ciphertexts are
@@ -50,6 +51,7 @@ from secagg.wire.messages import (
     CommitteeKeys,
     DealtShare,
     DealtShares,
+    ExcessSeeds,
     OpenRequest,
     SealedSecret,
     SealingKey,
@@ -74,6 +76,7 @@ class Phase(StrEnum):
     INPUT = "input"
     SIGNATURES = "signatures"
     OPENING = "opening"
+    EXCESS = "excess"
     OVER = "over"
 
 
@@ -244,14 +247,22 @@ class CkksCoordinator(PhasedCoordinator):
         return Outgoing(member, DealtShares(self._setup.round_id, start, tuple(shares)))
 
     def _close_opening(self, now: float) -> Step:
-        del now
         opened = self._opened.open(self._uploads.total)
         if opened.total is None:
             reason = opened.reason or AbortReason.BAD_SHARES
             return self._fail(reason, *opened.blamed, alive=opened.answers)
-        self._end()
-        done = SumReady(opened.total, tuple(self._weights), tuple(self._weights.values()))
-        return Step(events=(*opened.blamed, done), done=True)
+        members = {key.node_id for key in self._members}
+        return self._release(
+            SumReady(opened.total, tuple(self._weights), tuple(self._weights.values())),
+            now,
+            asked=(
+                node
+                for node in self._weights
+                if node in (self._answered if node in members else self._signatures)
+            ),
+            signatures=self._request.signatures,
+            events=opened.blamed,
+        )
 
     # --- small parts ---------------------------------------------------------------------------
 
@@ -280,15 +291,18 @@ class CkksCoordinator(PhasedCoordinator):
         self._phase = Phase.OVER
         self._uploads.total = np.zeros((0, 0), dtype=np.uint64)
 
+    _EXCESS = Phase.EXCESS
     _ACCEPTS: ClassVar[Accepts] = {
         Phase.KEYS: ((Announcement,), _on_announcement),
         Phase.INPUT: ((SealedSecret, CipherChunk), _on_upload),
         Phase.SIGNATURES: ((SurvivorSignature,), _on_signature),
         Phase.OPENING: ((SumShare,), _on_answer),
+        Phase.EXCESS: ((ExcessSeeds,), PhasedCoordinator._on_excess_seeds),
     }
     _CLOSES: ClassVar[Closes] = {
         Phase.KEYS: (AbortReason.TOO_FEW_KEYS, _close_keys),
         Phase.INPUT: (AbortReason.TOO_FEW_INPUTS, _close_input),
         Phase.SIGNATURES: (AbortReason.TOO_FEW_SIGNATURES, _close_signatures),
         Phase.OPENING: (AbortReason.TOO_FEW_ANSWERS, _close_opening),
+        Phase.EXCESS: (None, PhasedCoordinator._close_excess),
     }

@@ -4,7 +4,8 @@
 
     NEW ─start→ KEYED ─PeerKeys→ AGREEING ─PeerEncapsulations→ SHARED ─PeerShares→ MASKED
                   └─AdvertList→ TOSSED ─PeerKeys┘ (sparse graph: up to four tosses)
-        ─UploadTurn→ UPLOADED ─Survivors→ SIGNED ─UnmaskRequest→ OVER
+        ─UploadTurn→ UPLOADED ─Survivors→ SIGNED ─UnmaskRequest→ ANSWERED ─ExcessRequest→ OVER
+                                                           └────── no excess ─────────┘
 
 What does not fit the phase ends the round for this node. Nothing leads back, so there is one input
 and one unmask answer (M-13). Source: specs/30-masking.md section 4.
@@ -12,6 +13,7 @@ and one unmask answer (M-13). Source: specs/30-masking.md section 4.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar
 
@@ -24,12 +26,13 @@ from secagg.masking.graph import Graph, build_graph
 from secagg.phases import PhasedClient, Takes
 from secagg.primitives import aead, shamir
 from secagg.round_setup import RoundSetup
-from secagg.steps import Event, Outgoing, PeerBlamed, Step, ViewFixed
+from secagg.steps import Event, PeerBlamed, Step, ViewFixed
 from secagg.types import NodeId, RingVector, Rng, Signer
 from secagg.wire.messages import (
     AdvertList,
     Coin,
     Encapsulations,
+    ExcessRequest,
     KeyAdvert,
     MaskedChunk,
     Message,
@@ -58,6 +61,7 @@ class Phase(StrEnum):
     MASKED = "masked"
     UPLOADED = "uploaded"
     SIGNED = "signed"
+    ANSWERED = "answered"
     OVER = "over"
 
 
@@ -70,9 +74,10 @@ class MaskingClient(PhasedClient):
         signer: This node's identity.
         coordinator: Where messages go.
         rng: Source of all secrets of the round but those inside ML-KEM capsules.
+        excess: Seeds of the noise that may be given back; see `PhasedClient`.
 
     Raises:
-        LocalProtocolError: the vector does not fit the set-up or the node is not in the cohort.
+        LocalProtocolError: vector or seeds do not fit the set-up, or the node is not in the cohort.
     """
 
     def __init__(
@@ -83,8 +88,9 @@ class MaskingClient(PhasedClient):
         *,
         coordinator: NodeId,
         rng: Rng,
+        excess: tuple[bytes, ...] = (),
     ) -> None:
-        super().__init__(setup, vector, signer, coordinator=coordinator, rng=rng)
+        super().__init__(setup, vector, signer, coordinator=coordinator, rng=rng, excess=excess)
         self._vector = vector.copy()
         self._phase = Phase.NEW
         self._round_secret = rng(shamir.SECRET_SIZE)
@@ -343,8 +349,7 @@ class MaskingClient(PhasedClient):
         return self._reply(now, cosigned, events=(ViewFixed(self._view),))  # M-28
 
     def _on_unmask_request(self, message: UnmaskRequest, now: float) -> Step:
-        del now
-        self._check_cosigners(message.signatures, self._survivors, self._verify_view)  # M-11
+        self._check_view(message.signatures)  # M-11
         survivors = frozenset(self._survivors)
         held = sorted(self._held.items())
         answer = UnmaskAnswer(  # M-12: for each owner one share, of one kind
@@ -354,8 +359,11 @@ class MaskingClient(PhasedClient):
                 (owner, shares[0]) for owner, shares in held if owner not in survivors
             ),
         )
-        self._end()
-        return Step(send=(Outgoing(self._coordinator, answer),), done=True)
+        self._settle(len(self._survivors))
+        return self._reply(now, answer)
+
+    def _check_view(self, signatures: Sequence[tuple[NodeId, bytes]]) -> None:
+        self._check_cosigners(signatures, self._survivors, self._verify_view)
 
     def _verify_view(self, node: NodeId, signature: bytes) -> None:
         views.verify_survivors(self._setup, node, signature, self._view)
@@ -371,8 +379,10 @@ class MaskingClient(PhasedClient):
         self._upload.clear()
         self._vector = np.empty(0, dtype=np.uint32)
         self._round_secret = self._self_seed = self._coin_seed = b""
+        self._excess = ()
 
     _TRAINING = Phase.KEYED
+    _ANSWERED = Phase.ANSWERED
     _TURNS = (Phase.MASKED, Phase.UPLOADED)
     _ACCEPTS: ClassVar[Takes] = {
         (Phase.KEYED, PeerKeys): _on_peer_keys,
@@ -384,4 +394,5 @@ class MaskingClient(PhasedClient):
         (Phase.MASKED, UploadTurn): _on_upload_turn,
         (Phase.UPLOADED, Survivors): _on_survivors,
         (Phase.SIGNED, UnmaskRequest): _on_unmask_request,
+        (Phase.ANSWERED, ExcessRequest): PhasedClient._on_excess_request,
     }

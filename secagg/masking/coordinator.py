@@ -2,8 +2,8 @@
 
 ::
 
-    NEW ─start→ KEYS → COINS → AGREEMENT → SHARES → INPUT → SIGNATURES → UNMASK → OVER
-                 └── complete graph ─┘
+    NEW ─start→ KEYS → COINS → AGREEMENT → SHARES → INPUT → SIGNATURES → UNMASK → EXCESS → OVER
+                 └── complete graph ─┘                                        └── no excess ──┘
 
 A phase closes when every node still in the round has answered, or at its deadline with those who
 have. With too few the round ends as `RoundFailed` and nothing is released (M-14). Inputs are
@@ -42,6 +42,7 @@ from secagg.wire.messages import (
     AdvertList,
     Coin,
     Encapsulations,
+    ExcessSeeds,
     KeyAdvert,
     MaskedChunk,
     PeerEncapsulations,
@@ -70,6 +71,7 @@ class Phase(StrEnum):
     INPUT = "input"
     SIGNATURES = "signatures"
     UNMASK = "unmask"
+    EXCESS = "excess"
     OVER = "over"
 
 
@@ -273,12 +275,10 @@ class MaskingCoordinator(PhasedCoordinator):
 
     def _close_signatures(self, now: float) -> Step:
         self._recovery = Recovery(self._setup, self._seen, self._apply)
-        enough = sorted(self._signatures.items())[: self._setup.cosigners]
-        message = UnmaskRequest(self._setup.round_id, tuple(enough))
+        message = UnmaskRequest(self._setup.round_id, self._cosigned)
         return self._enter_next(Phase.UNMASK, sorted(self._signatures), now, lambda _: message)
 
     def _close_unmask(self, now: float) -> Step:
-        del now
         if self._recovery is None:
             raise LocalProtocolError("no recovery in the unmask phase")
         total = self._uploads.total
@@ -286,13 +286,21 @@ class MaskingCoordinator(PhasedCoordinator):
         blamed = self._recovery.blamed
         if not recovered:
             return self._fail(AbortReason.BAD_SHARES, *blamed)
-        self._phase = Phase.OVER
         ring.reduce(total, self._setup.ring_bits)
         names = self._seen.survivors
-        done = SumReady(total, names, (1,) * len(names))
-        return Step(events=(*blamed, done), done=True)
+        return self._release(
+            SumReady(total, names, (1,) * len(names)),
+            now,
+            asked=self._answered,
+            signatures=self._cosigned,
+            events=blamed,
+        )
 
     # --- small parts ---------------------------------------------------------------------------
+
+    @property
+    def _cosigned(self) -> tuple[tuple[NodeId, bytes], ...]:
+        return tuple(sorted(self._signatures.items())[: self._setup.cosigners])
 
     def _enter_next(
         self,
@@ -318,6 +326,7 @@ class MaskingCoordinator(PhasedCoordinator):
         self._phase = Phase.OVER
         self._uploads.total = np.zeros(0, dtype=np.uint32)
 
+    _EXCESS = Phase.EXCESS
     _ACCEPTS: ClassVar[Accepts] = {
         Phase.KEYS: (KeyAdvert, _on_advert),
         Phase.COINS: (Coin, _on_coin),
@@ -326,6 +335,7 @@ class MaskingCoordinator(PhasedCoordinator):
         Phase.INPUT: (MaskedChunk, _on_chunk),
         Phase.SIGNATURES: (SurvivorSignature, _on_signature),
         Phase.UNMASK: (UnmaskAnswer, _on_answer),
+        Phase.EXCESS: (ExcessSeeds, PhasedCoordinator._on_excess_seeds),
     }
     _CLOSES: ClassVar[Closes] = {
         Phase.KEYS: (AbortReason.TOO_FEW_KEYS, _close_keys),
@@ -335,6 +345,7 @@ class MaskingCoordinator(PhasedCoordinator):
         Phase.INPUT: (AbortReason.TOO_FEW_INPUTS, _close_input),
         Phase.SIGNATURES: (AbortReason.TOO_FEW_SIGNATURES, _close_signatures),
         Phase.UNMASK: (AbortReason.TOO_FEW_UNMASK_ANSWERS, _close_unmask),
+        Phase.EXCESS: (None, PhasedCoordinator._close_excess),
     }
 
 

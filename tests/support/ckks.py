@@ -254,6 +254,7 @@ def evil_client(fleet: Fleet, node: NodeId, kind: Callable[..., CkksClient]) -> 
         coordinator=COORDINATOR,
         rng=InsecureLabelledRng(fleet.seed, node),
         distance=fleet.distances[node] if fleet.setup.coordinator_weighs else None,
+        excess=fleet.excess[node],
     )
     fleet.clients[node] = client
     return client

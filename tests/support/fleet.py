@@ -111,6 +111,7 @@ def as_inputs(setup: RoundSetup, signed: Mapping[NodeId, object]) -> dict[NodeId
 class Outcome:
     total: RingVector | None = None
     contributors: tuple[NodeId, ...] = ()
+    excess: Mapping[NodeId, tuple[bytes, ...]] = field(default_factory=dict)
     weights: tuple[int, ...] = ()
     failed: RoundFailed | None = None
     blamed: set[NodeId] = field(default_factory=set)
@@ -146,6 +147,7 @@ class Fleet:
         rng = np.random.default_rng(seed)
         self.inputs = {node: self._random_input(rng) for node in setup.cohort}
         self.inputs.update(inputs or {})
+        self.excess = {node: self.seeds_of(node) for node in setup.cohort}
         self.distances = {node: float(rng.gamma(2.0)) for node in setup.cohort}
         self.clients: dict[NodeId, ClientRole] = {node: self.client(node) for node in setup.cohort}
         self.weigh = self._in_turn if weigh is None else weigh
@@ -175,7 +177,13 @@ class Fleet:
             coordinator=COORDINATOR,
             rng=InsecureLabelledRng(self.seed, node),
             distance=self.distances[node] if self.setup.coordinator_weighs else None,
+            excess=self.excess[node],
         )
+
+    def seeds_of(self, node: NodeId) -> tuple[bytes, ...]:
+        """Return the seeds of a node's noise, one for each level but the first."""
+        levels = range(1, len(self.setup.noise_levels))
+        return tuple(InsecureLabelledRng(self.seed, f"{node} {level}")(32) for level in levels)
 
     def plain_sum(
         self, nodes: tuple[NodeId, ...] | None = None, weights: tuple[int, ...] | None = None
@@ -203,7 +211,7 @@ class Fleet:
                 outcome.events.append(event)
                 if isinstance(event, SumReady):
                     outcome.total, outcome.contributors = event.total, event.contributors
-                    outcome.weights = event.weights
+                    outcome.weights, outcome.excess = event.weights, event.excess
                 elif isinstance(event, RoundFailed):
                     outcome.failed = event
                 elif isinstance(event, PeerBlamed):

@@ -181,6 +181,7 @@ def snapshot(value: object) -> object:
 
 def secrets_of(client: object) -> Iterator[bytes]:
     """Yield every secret byte string that a client holds."""
+    yield from getattr(client, "_excess", ())
     if isinstance(client, CkksClient):
         yield from _secrets_of_ckks(client)
         return

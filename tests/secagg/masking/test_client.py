@@ -37,7 +37,8 @@ def test_the_honest_script_passes_every_phase() -> None:
         client = ROUND.client(ME, stage)
         assert isinstance(client, MaskingClient)
         phases.append(client.phase)
-    assert phases == [phase for phase in Phase if phase not in (Phase.NEW, Phase.TOSSED)]
+    skipped = (Phase.NEW, Phase.TOSSED, Phase.ANSWERED)  # the last without noise to give back
+    assert phases == [phase for phase in Phase if phase not in skipped]
     assert [type(message) for message in ROUND.to_client[ME]] == list(RECEIVED)
 
 

@@ -45,6 +45,7 @@ def secrets_of(client: ClientRole) -> Iterator[bytes]:
         yield keys["_kem"].private_bytes_raw()
     for pair in held["_pairs"].values():
         yield from (pair.mask_seed, pair._root)
+    yield from held["_excess"]
     for shares in held["_held"].values():
         yield from shares
 
