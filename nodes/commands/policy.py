@@ -74,10 +74,11 @@ def check(
     """  # noqa: D301 - click reads the escape
     held = _read_policy(policy)
     tested = _chosen_offer(context, offer, coordinator, nodes, members)
-    found, colluders = [], None
+    found: list[Violation] = []
+    colluders = None
     if tested is not None:
         facts = _facts(tested, members or 0)
-        found = [each for each in violations(tested, held, facts) if each.key not in _UNTESTED]
+        found = violations(tested, held, facts)
         colluders = colluders_among(max(len(tested.cohort), facts.members), held.collusion)
     weak = weaknesses(held, colluders=colluders)
     if as_json:
@@ -154,7 +155,7 @@ def _made_offer(path: Path, nodes: int, members: int) -> RoundOffer:
 
 
 def _facts(offer: RoundOffer, members: int) -> PolicyFacts:
-    """Return what an offer alone tells; rules about what went before are not tested."""
+    """Return what an offer alone tells, and of what went before what no rule is against."""
     unit = "none" if offer.dp is None else "client"
     training = facts_of_training(offer.training)
     return PolicyFacts(members=members, unit=unit, epsilon_after=0.0, training=training)

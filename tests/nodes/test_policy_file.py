@@ -83,6 +83,8 @@ def test_lines_are_those_an_editor_shows_in_awkward_toml(tmp_path: Path, line_en
     [
         ("[policy]\n\nmin_cohort = 5", 3),
         ("policy.min_cohort = 5\n[node]\n", 1),
+        ("[x]\n \t[policy]\n  min_cohort = 5", 3),
+        ("[policy]\nmin_cohort = 5\n[x.policy]\nmin_cohort = 6", 2),
         ("[node]\nx = 1\n[data]\n[ 'policy' ] # here\n# there\nmin_cohort=5\n[unlock]\n", 6),
         ('x = """\n[policy]\nmin_cohort = 1\n"""\n[policy]\nmin_cohort = 5', 6),
         ('x = "\\"[policy]"\n\n"policy"."min_cohort" = 5', 3),
