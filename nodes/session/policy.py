@@ -115,7 +115,8 @@ class TrainingFacts:
 class PolicyFacts:
     """What a policy is held against beside the offer; the defaults suit a policy without limits.
 
-    Nothing of the node's rows may be in it, since a refusal shows (S-06).
+    Nothing of the node's rows may be in it, since a refusal shows (S-06), but their number in
+    `epsilon_after` (specs/56-policy.md section 5).
     """
 
     members: int = 0
@@ -129,7 +130,7 @@ class PolicyFacts:
     epsilon_after: float = math.inf
     """What the node's ledger holds of the unit, with this round, at the policy's `delta`."""
     training: TrainingFacts | None = None
-    """None where the offer's settings cannot be read: then every limit on training refuses."""
+    """None where the offer's settings cannot be read: then each limit on training refuses (G-06)."""
 
 
 @dataclass(frozen=True, slots=True)
