@@ -20,6 +20,9 @@ __all__ = [
     "GRAPH",
     "KEM_SEED",
     "KEY_ADVERT",
+    "LEDGER_ENTRY",
+    "LEDGER_FRAGMENT",
+    "LEDGER_RECEIPT",
     "OFFER",
     "PAIR_CONFIRMATION",
     "PAIR_KEY",
@@ -63,3 +66,6 @@ COMMITTEE_KEYS: Final = _tag("committee-keys")
 BOX_KEY: Final = _tag("box-key")
 PUBLIC_ELEMENTS: Final = _tag("public-elements")
 WEIGHTED_SURVIVORS: Final = _tag("weighted-survivors")
+LEDGER_ENTRY: Final = _tag("ledger-entry")
+LEDGER_FRAGMENT: Final = _tag("ledger-fragment")
+LEDGER_RECEIPT: Final = _tag("ledger-receipt")
