@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, str]] = {
     "node": "run a node beside its data",
     "simulate": "run the same protocol in one process, on a virtual clock",
     "attack-demo": "play every known attack and print what it gained",
+    "privacy": "show what noise costs, what was spent of a budget, and what is left",
     "thresholds": "show how many neighbours, shares and signatures a round takes",
     "detect": "score new data with a trained model",
     "features": "turn a packet capture into the 115 traffic statistics",
