@@ -130,7 +130,7 @@ class PolicyFacts:
     epsilon_after: float = math.inf
     """What the node's ledger holds of the unit, with this round, at the policy's `delta`."""
     training: TrainingFacts | None = None
-    """None where the offer's settings cannot be read: then each limit on training refuses (G-06)."""
+    """None where the settings cannot be read: then each limit on training refuses (G-06)."""
 
 
 @dataclass(frozen=True, slots=True)
