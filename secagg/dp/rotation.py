@@ -26,6 +26,9 @@ __all__ = ["rotate", "transform_length", "unrotate"]
 
 _FACTOR_BITS: Final = 5
 """Bits of a factor: products with 32 by 32 matrices are quickest; 64 as good, 128 half as fast."""
+_COLUMNS: Final = 128
+"""Columns that one product takes: so small that the library does it in one thread. Threads that
+wait for each other cost many times what they save where other nodes share the processors."""
 
 
 def transform_length(dim: int) -> int:
@@ -106,9 +109,14 @@ def _transform(vector: NDArray[np.float64]) -> NDArray[np.float64]:
         right >>= bits
         factor = _sylvester(bits)
         if right == 1:
-            vector = vector.reshape(-1, 1 << bits) @ factor  # symmetric
+            rows = min(len(vector) >> bits, _COLUMNS)
+            vector = np.matmul(vector.reshape(-1, rows, 1 << bits), factor)  # symmetric
         else:
-            vector = np.matmul(factor, vector.reshape(-1, 1 << bits, right))
+            shape = (-1, 1 << bits, -(-right // _COLUMNS), min(right, _COLUMNS))
+            product = np.empty_like(vector)
+            pieces = product.reshape(shape).transpose(0, 2, 1, 3)
+            np.matmul(factor, vector.reshape(shape).transpose(0, 2, 1, 3), out=pieces)
+            vector = product
         vector = vector.reshape(-1)
     return vector
 
