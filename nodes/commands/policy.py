@@ -21,6 +21,7 @@ from nodes.session.policy import (
     facts_of_training,
     violations,
 )
+from nodes.session.training_settings import settings_of
 from nodes.toml_files import read_text
 from secagg.assumptions import colluders_among
 from secagg.errors import ConfigError, DecodeError
@@ -156,7 +157,9 @@ def _made_offer(path: Path, nodes: int, members: int) -> RoundOffer:
 
 def _facts(offer: RoundOffer, members: int) -> PolicyFacts:
     """Return what an offer alone tells, and of what went before what no rule is against."""
-    unit = "none" if offer.dp is None else "client"
+    settings = settings_of(offer.training)
+    by_row = settings is not None and bool(settings.train.private)
+    unit = "client" if offer.dp is not None else "record" if by_row else "none"
     training = facts_of_training(offer.training)
     return PolicyFacts(members=members, unit=unit, epsilon_after=0.0, training=training)
 

@@ -115,8 +115,7 @@ class TrainingFacts:
 class PolicyFacts:
     """What a policy is held against beside the offer; the defaults suit a policy without limits.
 
-    Nothing of the node's rows may be in it, since a refusal shows (S-06), but their number in
-    `epsilon_after` (specs/56-policy.md section 5).
+    Nothing of the node's rows may be in it, since a refusal shows (S-06).
     """
 
     members: int = 0
@@ -251,7 +250,7 @@ def _unit(case: _Case) -> str:
 
 
 def _budget(case: _Case) -> str:
-    """What was spent stays out of it: under "record" it tells how many rows a node has (G-05)."""
+    """What was spent stays out of it: it tells of runs with other coordinators too (G-05)."""
     limit = case.policy.epsilon
     if case.policy.require == "none":
         return ""

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import structs
 
+from fl_core.config import ModelConfig, TrainConfig
 from fl_core.parameters import ParamSpec
 from nodes.cli import exit_code, secagg
-from nodes.config import load_coordinator_config, load_node_config
+from nodes.config import load_coordinator_config, load_node_config, training_bytes
 from nodes.policy_file import PolicySection, load_policy, to_policy
 from nodes.policy_sentences import explain, weaknesses
 from nodes.session.offer import build_offer
@@ -19,7 +21,7 @@ from nodes.session.policy import NodePolicy
 from nodes.templates import coordinator_toml, node_toml, policy_toml
 from secagg.errors import ConfigError
 from secagg.wire.codec import encode
-from secagg.wire.messages import Heartbeat
+from secagg.wire.messages import DpTerms, Heartbeat
 from tests.support.run import make_plan, make_state
 
 STRICT = {
@@ -161,6 +163,23 @@ def test_a_saved_offer_is_tested_with_the_members_of_the_roster(tmp_path: Path) 
     shown = checked(path, "--offer", saved, "--members", 9)
     assert [refusal["key"] for refusal in shown["refusals"]] == ["collusion"]
     assert "settings that cannot be read" in run("policy", "check", path, "--offer", saved).stdout
+
+
+@pytest.mark.req("G-05", "G-10")
+def test_the_unit_that_an_offer_protects_is_read_from_it(tmp_path: Path, policy: Path) -> None:
+    rows: dict[str, Any] = {"private": "logit-dp", "optimiser": "sgd", "noise_multiplier": 1.0}
+    rows |= {"sampling_rate": 0.01, "nominal_rows": 1000, "bank_digest": "ab" * 32}
+    train = TrainConfig.from_dict({**rows, "batch_size": 16})
+    training = training_bytes(ModelConfig(input_dim=6), train, 0, 2)
+    noise = DpTerms("skellam", 1.0, 1024, 1.0, 3, False, False, (), None)
+    plain = build_offer(make_plan(training=training), make_state(), ("a", "b", "c"), 1)
+    saved = tmp_path / "offer.bin"
+    for require, dp in (("record", None), ("client", noise)):
+        offer = structs.replace(plain, dp=dp)
+        saved.write_bytes(encode(offer))
+        for wanted in ("record", "client"):
+            policy.write_text(policy_toml({"require": wanted, "epsilon": 1.0, "delta": 1e-6}))
+            assert checked(policy, "--offer", saved)["allowed"] is (wanted == require)
 
 
 @pytest.mark.req("G-10")
