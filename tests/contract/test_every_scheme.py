@@ -20,6 +20,7 @@ from secagg.wire.codec import decode, encode
 from secagg.wire.messages import CipherChunk, MaskedChunk, Message, PlainChunk
 from tests.support.fleet import Fleet, as_inputs, make_setup, with_ckks_terms
 from tests.support.messages import any_message, changed
+from tests.support.noise import with_levels
 from tests.support.scripts import Recording, repeated, snapshot
 
 each_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.keys())
@@ -131,6 +132,10 @@ RECORDINGS["masking, sparse"] = Recording(SCHEMES["masking"], SPARSE)
 RECORDINGS["ckks, weighing"] = Recording(
     SCHEMES["ckks"], with_ckks_terms(make_setup(10, dim=40), max_weight=2, weighs=True)
 )
+RECORDINGS |= {
+    f"{name}, excess": Recording(scheme, with_levels(make_setup(4, dim=40), (0, 2)))
+    for name, scheme in SCHEMES.items()
+}
 each_round = pytest.mark.parametrize("name", RECORDINGS)
 
 

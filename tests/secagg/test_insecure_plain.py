@@ -13,9 +13,10 @@ from secagg.steps import (
     RoundFailed,
     SumReady,
 )
-from secagg.wire.messages import Heartbeat, PlainChunk
-from tests.support.fleet import make_setup
+from secagg.wire.messages import ExcessRequest, Heartbeat, PlainChunk
+from tests.support.fleet import Fleet, make_setup
 from tests.support.messages import changed
+from tests.support.noise import with_levels
 from tests.support.scripts import Recording
 
 SETUP = make_setup(4, dim=70)  # chunks of 32, 32 and 6 values; 18 bits
@@ -94,3 +95,22 @@ def test_the_client_takes_no_messages() -> None:
     step = client.on_timeout(1.0)
     assert step.done
     assert isinstance(step.events[0], InputRejected)
+
+
+@pytest.mark.req("X-05")
+def test_the_client_waits_for_a_request_where_noise_may_be_too_much() -> None:
+    fleet = Fleet(InsecurePlainScheme(), with_levels(SETUP, (0, 1)))
+    client = fleet.client(NODE)
+    step = client.start(1.0)
+    assert not step.done
+    assert step.deadline == 1.0 + SETUP.input_timeout + 3 * SETUP.phase_timeout
+    step = client.receive(ExcessRequest(SETUP.round_id, 4, ()), 2.0)
+    assert step.done
+    assert [out.message.seeds for out in step.send] == [fleet.excess[NODE]]
+    for request in (ExcessRequest(8, 4, ()), ExcessRequest(SETUP.round_id, 2, ()), CHUNKS[0]):
+        client = fleet.client(NODE)
+        client.start(1.0)
+        with pytest.raises(RemoteProtocolError):
+            client.receive(request, 2.0)
+        with pytest.raises(RemoteProtocolError):
+            client.receive(ExcessRequest(SETUP.round_id, 4, ()), 2.0)

@@ -1,10 +1,12 @@
 """What a round's set-up refuses, and why; what an id may be."""
 
+from dataclasses import replace
+
 import pytest
 
 from secagg.errors import ConfigError
 from secagg.types import check_node_id
-from tests.support.fleet import TestSigner, make_setup
+from tests.support.fleet import TestSigner, make_setup, with_ckks_terms
 
 
 @pytest.mark.req("M-02")
@@ -143,3 +145,29 @@ def test_bad_ids(node: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_node_id(node)
     assert caught.value.hint
+
+
+@pytest.mark.req("X-02")
+def test_levels_of_noise_end_where_the_quorum_does() -> None:
+    """Ten nodes, quorum 7: noise for two dropouts would be too little with three."""
+    for levels in ((), (0, 3), (0, 1, 2, 3), (0, 6), (0, 1, 4)):
+        assert make_setup(10, noise_levels=levels).noise_levels == levels
+    for levels in ((0,), (0, 2), (0, 7), (0, 9), (0, 10)):
+        with pytest.raises(ConfigError, match="dropouts") as caught:
+            make_setup(10, noise_levels=levels)
+        assert caught.value.hint == "end the levels with 3"
+    assert make_setup(10, noise_levels=(0,), quorum=10).noise_levels == (0,)
+
+
+@pytest.mark.req("X-02")
+@pytest.mark.parametrize("levels", [(1, 3), (0, 2, 1, 3), (0, 0, 3), (0, 3, 3), tuple(range(17))])
+def test_levels_of_noise_rise_from_0(levels: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="rise from 0"):
+        make_setup(30, noise_levels=levels)
+
+
+@pytest.mark.req("X-02")
+def test_where_the_coordinator_weighs_noise_has_no_levels() -> None:
+    setup = with_ckks_terms(make_setup(10), max_weight=2, weighs=True)
+    with pytest.raises(ConfigError, match="weigh alike"):
+        replace(setup, noise_levels=(0, 3))
