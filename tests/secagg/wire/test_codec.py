@@ -19,6 +19,7 @@ from secagg.wire.messages import (
     Coin,
     CommitteeKeys,
     DealtShares,
+    DpTerms,
     Encapsulations,
     Heartbeat,
     KeyAdvert,
@@ -107,18 +108,18 @@ def test_longer_spellings_of_the_array_and_the_number_are_refused(kind: type[Mes
 @pytest.mark.parametrize(
     "spelling",
     [
-        b"\x93\x04\xcc\x07\xa1a",  # 7 as uint8
-        b"\x93\x04\xcd\x00\x07\xa1a",  # as uint16
-        b"\x93\x04\xd0\x07\xa1a",  # as int8
-        b"\x93\x04\xcb\x40\x1c\0\0\0\0\0\0\xa1a",  # as the float 7.0
-        b"\x93\x04\x07\xd9\x01a",  # text with a longer header
-        b"\x93\x04\x07\xda\x00\x01a",
-        b"\x93\x04\x07\xc4\x01a",  # bytes for text
-        b"\x83\xa4type\x04\xa8round_id\x07\xa5state\xa1a",  # a map
+        b"\x94\x04\xcc\x07\xa1a\xc4\0",  # 7 as uint8
+        b"\x94\x04\xcd\x00\x07\xa1a\xc4\0",  # as uint16
+        b"\x94\x04\xd0\x07\xa1a\xc4\0",  # as int8
+        b"\x94\x04\xcb\x40\x1c\0\0\0\0\0\0\xa1a\xc4\0",  # as the float 7.0
+        b"\x94\x04\x07\xd9\x01a\xc4\0",  # text with a longer header
+        b"\x94\x04\x07\xda\x00\x01a\xc4\0",
+        b"\x94\x04\x07\xc4\x01a\xc4\0",  # bytes for text
+        b"\x84\xa4type\x04\xa8round_id\x07\xa5state\xa1a\xa7receipt\xc4\0",  # a map
     ],
 )
 def test_other_spellings_of_one_heartbeat_are_refused(spelling: bytes) -> None:
-    assert encode(Heartbeat(7, "a")) == b"\x93\x04\x07\xa1a"
+    assert encode(Heartbeat(7, "a")) == b"\x94\x04\x07\xa1a\xc4\0"
     refused(spelling)
 
 
@@ -277,6 +278,7 @@ def test_the_offer_hash_depends_on_every_field_and_the_run() -> None:
         "cohort": ("a",),
         "model_digest": b"x" * 32,
         "ckks": TERMS,
+        "dp": sample(DpTerms),
     }
     seen = {offer_hash(b"r" * 16, offer), offer_hash(b"s" * 16, offer)}
     for field in RoundOffer.__struct_fields__:
