@@ -104,7 +104,7 @@ class FileLedger(PrivacyLedger):
         self._path = path
         self._history = History(str(path))
         self._size = 0  # bytes of committed lines that `_history` holds
-        self._last = b""  # the last of them
+        self._last = b""  # the last of them, its newline included
 
     def check(self) -> int:
         """Return how many rounds were charged, for a start to fail before a round does.
@@ -176,10 +176,9 @@ class FileLedger(PrivacyLedger):
 
     def _refresh(self, handle: int) -> bytes:
         """Read what was appended since, check it all, mend the head; return the fragment."""
-        status = os.fstat(handle)
-        _check_regular(self._path, status)
-        last = os.pread(handle, len(self._last), max(0, self._size - 1 - len(self._last)))
-        if status.st_size < self._size or last != self._last:  # its hash stands for all before it
+        _check_regular(self._path, os.fstat(handle))
+        last = os.pread(handle, len(self._last), self._size - len(self._last))
+        if last != self._last:  # its hash stands for all before it
             raise self._replaced()
         lines, fragment = _read_on(handle, self._size)
         for line in lines:
@@ -193,7 +192,8 @@ class FileLedger(PrivacyLedger):
 
     def _take(self, line: bytes) -> Entry:
         entry = self._history.take(line)
-        self._size, self._last = self._size + len(line) + 1, line
+        self._last = line + b"\n"
+        self._size += len(self._last)
         return entry
 
     def _commit(self) -> None:

@@ -125,6 +125,40 @@ def test_lines_in_another_order_or_with_one_missing_do_not_follow(
     assert caught.value.line == wrong + 1
 
 
+@pytest.mark.req("B-02")
+def test_the_end_of_another_ledger_does_not_follow() -> None:
+    other = History()
+    charge(other, 20, "client", SUM)
+    charge(other, 21, "client", SUM)
+    line = other.draft(RUN, 22, "client", SUM, now=NOW)
+    with pytest.raises(LedgerDamagedError, match="line 3 does not follow"):
+        read([*LINES[:2], line])
+
+
+@pytest.mark.req("B-02", "B-10")
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda text: text.replace(":", ": ", 1),
+        lambda text: " " + text,
+        lambda text: text + " ",
+        lambda text: text + "\r",
+        lambda text: text[:-1] + "," + text[text.index('"wall_time"') :],
+        lambda text: json.dumps(dict(reversed(json.loads(text).items())), separators=(",", ":")),
+        lambda text: text.replace("300.0", "3e2"),
+        lambda text: text.replace("300.0", "300.00"),
+        lambda text: text.replace("client", "\\u0063lient"),
+    ],
+)
+def test_the_same_entry_in_another_form_is_refused(written: Callable[[str], str]) -> None:
+    text = LINES[0].decode()
+    other = written(text)
+    assert other != text
+    assert json.loads(other) == json.loads(text)
+    with pytest.raises(LedgerDamagedError, match="line 1 "):
+        read([other.encode()])
+
+
 @pytest.mark.req("B-10")
 @pytest.mark.parametrize(
     "spoil",
