@@ -20,6 +20,7 @@ from fl_core.server_opt import ServerOptConfig
 from nodes.policy_file import PolicySection, load_policy, origin_of, to_policy
 from nodes.session.plan import RunPlan
 from nodes.session.policy import NodePolicy, PolicyOrigin
+from nodes.session.privacy import PrivacySettings
 from nodes.toml_files import Settings, key_lines, parse_settings, read_text
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.errors import ConfigError
@@ -32,6 +33,7 @@ __all__ = [
     "NodeConfig",
     "NodeSection",
     "PolicySection",
+    "PrivacySection",
     "RunSection",
     "Settings",
     "UnlockSection",
@@ -108,12 +110,49 @@ class RunSection(Settings, frozen=True):
     """Seconds at the end in which nodes that took part and are gone may come for the model."""
 
 
+class PrivacySection(Settings, frozen=True):
+    """Differential privacy of the run, and its budget."""
+
+    unit: str = "none"
+    """Whom noise protects. `client`: a whole node, by noise that all nodes add inside the secure
+    sum; it takes hundreds of nodes to be useful. `record`: one row of a node's data, by noise in
+    the node's own training. `none`: nobody."""
+    epsilon: float = 8.0
+    """Budget: the run ends before a round that would spend more. What was spent in earlier runs
+    from the same state folder counts."""
+    delta: float = 1e-5
+    """Probability with which the bound may fail; well below one in the number of units."""
+    mechanism: str = "discrete-gaussian"
+    """Noise of the unit `client`: `discrete-gaussian` or `skellam`."""
+    noise_multiplier: float = 0.0
+    """Standard deviation of the noise over the sensitivity; 0 takes the least with which all rounds
+    fit into the budget."""
+    clip: float = 1.0
+    """Unit `client`: greatest L2 norm of what one node contributes, or where it starts if it
+    adapts."""
+    scale_bits: int = 12
+    """Unit `client`: how finely the clip is cut into integers."""
+    rotation: bool = True
+    """Unit `client`: rotate vectors at random before rounding, which saves bits on the wire."""
+    excess_levels: int = 4
+    """Unit `client`: at how many levels noise that was added for dropouts is taken back if they do
+    not happen; 0 leaves it in."""
+    quantile: float = 0.0
+    """Unit `client`: let the clip adapt until this fraction of the nodes is within it; 0 keeps it
+    fixed."""
+    clip_rate: float = 0.2
+    """Unit `client`: how fast the clip adapts."""
+    spare: float = 0.1
+    """Part of the rounds that may abort, which costs budget as well."""
+
+
 class CoordinatorConfig(Settings, frozen=True):
     """The whole of coordinator.toml."""
 
     coordinator: CoordinatorSection
     unlock: UnlockSection = UnlockSection()
     run: RunSection = RunSection()
+    privacy: PrivacySection = PrivacySection()
     model: dict[str, Any] = msgspec.field(default_factory=dict)
     train: dict[str, Any] = msgspec.field(default_factory=dict)
     server: dict[str, Any] = msgspec.field(default_factory=dict)
@@ -174,7 +213,16 @@ class CoordinatorConfig(Settings, frozen=True):
             liveness=run.liveness,
             max_failures=run.max_failures,
             farewell_timeout=run.farewell_timeout,
+            privacy=self.privacy_settings(),
         )
+
+    def privacy_settings(self) -> PrivacySettings:
+        """Return the checked [privacy] table.
+
+        Raises:
+            ConfigError: a setting is out of range or at odds with another.
+        """
+        return PrivacySettings(**msgspec.structs.asdict(self.privacy))
 
 
 class NodeSection(Settings, frozen=True):

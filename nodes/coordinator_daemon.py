@@ -16,10 +16,11 @@ from nodes.config import CoordinatorConfig
 from nodes.context import ROSTER_POLL, Membership, open_membership, unlock_from
 from nodes.loop import Waiter, clock, wall_clock
 from nodes.mask_workers import MaskWorkers
+from nodes.privacy_ledger import LEDGER, FileLedger
 from nodes.session.coordinator import Coordinator, ServerStep, State
-from nodes.session.events import Checkpoint, RunOver, RunState, SessionStep
+from nodes.session.events import Checkpoint, ReceiptKept, RunOver, RunState, SessionStep
 from nodes.spool import FileSpool
-from nodes.store import hold_state, load_run, save_run
+from nodes.store import hold_state, load_receipts, load_run, save_receipt, save_run
 from nodes.telemetry import Emit, record_of
 from nodes.transport import CoordinatorSocket
 from secagg.errors import ConfigError, KeyMaterialError, RunIncompleteError
@@ -29,6 +30,8 @@ from secagg.types import Rng
 __all__ = ["CHECKPOINT", "CoordinatorDaemon", "fresh_run", "peak_memory_mb", "server_step"]
 
 CHECKPOINT = "checkpoint.safetensors"
+RECEIPTS = "receipts"
+"""Folder of the newest receipt of each node's privacy ledger."""
 
 
 def server_step(config: ServerOptConfig) -> ServerStep:
@@ -89,6 +92,7 @@ class CoordinatorDaemon:
         scheme_named(self._plan.scheme).check()
         state_folder = folder / config.coordinator.state
         self._checkpoint: Path = state_folder / CHECKPOINT
+        self._receipts: Path = state_folder / RECEIPTS
         self._fresh = fresh_run(config, os.urandom)
         self._view = self._members.view(wall_clock())
         self._session: Coordinator
@@ -109,6 +113,8 @@ class CoordinatorDaemon:
             if stored is not None:
                 self._check_stored(stored)
             self._resumed = stored is not None
+            ledger = FileLedger(self._checkpoint.parent / LEDGER)
+            ledger.check()
             with MaskWorkers() as workers:
                 self._session = Coordinator(
                     self._plan,
@@ -116,6 +122,8 @@ class CoordinatorDaemon:
                     self._members.identity,
                     roster=self._view,
                     server_step=server_step(self._config.server_config()),
+                    ledger=ledger,
+                    receipts=load_receipts(self._receipts),
                     schemes=schemes(apply=workers.apply, spool=self._spool),
                 )
                 self._run()
@@ -188,6 +196,8 @@ class CoordinatorDaemon:
         for event in step.events:
             if isinstance(event, Checkpoint):
                 save_run(self._checkpoint, event.state, self._plan.training)
+            if isinstance(event, ReceiptKept):
+                save_receipt(self._receipts, event.node, event.receipt)
             if isinstance(event, RunOver):
                 self._over = event
             record = record_of(event)

@@ -57,6 +57,8 @@ class DemoPlan:
     """Seed of data, model and training."""
     drop: tuple[str, ...] = ()
     """Columns to leave out."""
+    privacy: dict[str, Any] = field(default_factory=dict)
+    """Table [privacy] of the coordinator; each node's policy asks for the same."""
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Changes to coordinator.toml by table, for tests."""
 
@@ -205,6 +207,7 @@ def _start_coordinator(plan: DemoPlan, fleet: Fleet, width: int) -> Worker:
             "give_up": 180.0,
             "input_timeout": 120.0,
         },
+        "privacy": plan.privacy,
         "model": {"input_dim": width},
     }
     for table, changes in plan.settings.items():
@@ -232,13 +235,21 @@ def _start_node(plan: DemoPlan, fleet: Fleet, site: _Site, endpoint: str) -> Wor
             "drop": list(plan.drop),
             "seed": site.seed,
         },
-        "policy": {"schemes": [plan.scheme], "weights": [plan.weights]},
+        "policy": {"schemes": [plan.scheme], "weights": [plan.weights], **_required(plan)},
         "detection": {"baselines": True},
     }
     path = folder / "node.toml"
     path.write_text(node_toml(values))
     arguments = ["node", "--config", str(path)]
     return fleet.start(site.node_id, arguments, plan.folder / f"logs/{site.node_id}.log")
+
+
+def _required(plan: DemoPlan) -> dict[str, Any]:
+    """Return what a node's policy says of privacy: the coordinator cannot offer less."""
+    unit = plan.privacy.get("unit", "none")
+    if unit == "none":
+        return {}
+    return {"require": unit, "epsilon": plan.privacy["epsilon"], "delta": plan.privacy["delta"]}
 
 
 def _next_record(coordinator: Worker, seconds: float) -> Record:

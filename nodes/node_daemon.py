@@ -20,6 +20,7 @@ from nodes.context import ROSTER_POLL, open_membership, unlock_from
 from nodes.coordinator_daemon import peak_memory_mb
 from nodes.learner import Learner, load_data
 from nodes.loop import Waiter, clock, wall_clock
+from nodes.privacy_ledger import LEDGER, FileLedger
 from nodes.session.events import (
     FinalModel,
     ParticipantState,
@@ -97,6 +98,8 @@ class NodeDaemon:
             # What is remembered is read under the lock: an older process may just have written it.
             journal = FileJournal(self._state / ANSWERS)
             journal.check()
+            ledger = FileLedger(self._state / LEDGER)
+            ledger.check()
             self._session = Participant(
                 self._members.identity,
                 self._members.roster.coordinator.node_id,
@@ -105,6 +108,7 @@ class NodeDaemon:
                 remembered=load_memory(self._state / MEMORY),
                 rng=os.urandom,
                 journal=journal,
+                ledger=ledger,
                 members=lambda: len(self._members.view(wall_clock()).signing_keys),
             )
             self._session.set_roster_version(self._members.roster.version)

@@ -54,6 +54,13 @@ def _weights_given(record: Record) -> str:
     return f"weight {record['weight']:.3f}"
 
 
+def _learnt(record: Record) -> str:
+    """Return the loss, or what the round spent where no loss is summed."""
+    spent = record.get("epsilon")
+    parts = [] if record["loss"] is None else [f"loss {record['loss']:.4f}"]
+    return ", ".join(parts + ([] if spent is None else [f"epsilon {spent:.3g} spent"]))
+
+
 class RunView:
     """The state of a run as far as the records told it."""
 
@@ -64,6 +71,7 @@ class RunView:
         self.round_id = 0
         self.phase = "starting"
         self.loss: float | None = None
+        self.epsilon: float | None = None
         self.weight: float | None = None
         self.bytes = (0, 0)
         self.note = ""
@@ -113,6 +121,7 @@ class RunView:
             record["loss"],
             record["weight"],
         )
+        self.epsilon = record.get("epsilon")
         self.nodes.update(dict.fromkeys(record["contributors"], "in the sum"))
         self.note = ""
 
@@ -155,7 +164,7 @@ def line_of(record: Record, view: RunView) -> str | None:
             sent, received = view.bytes
             return (
                 f"round {record['rounds_done']}/{record['rounds_total']} done: "
-                f"{len(record['contributors'])} nodes, loss {record['loss']:.4f}, "
+                f"{len(record['contributors'])} nodes, {_learnt(record)}, "
                 f"{_weights_given(record)}, "
                 f"{human_bytes(received)} in, {human_bytes(sent)} out"
             )
@@ -198,7 +207,7 @@ class _Display:
             Text(f"round {view.rounds_done}/{view.rounds_total}", style="bold"),
             ProgressBar(total=max(1, view.rounds_total), completed=view.rounds_done, width=30),
             f"phase {view.phase}",
-            f"loss {loss}",
+            f"loss {loss}" if view.epsilon is None else f"epsilon {view.epsilon:.3g} spent",
             f"{human_bytes(received)} in, {human_bytes(sent)} out",
         )
         nodes = Table.grid(padding=(0, 2))

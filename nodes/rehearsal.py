@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from fl_core.evaluation import round_seed
 from fl_core.parameters import ParamSpec
 from fl_core.server_opt import ServerOptConfig
 from fl_core.training import LocalUpdate, train_local
-from nodes.config import CoordinatorConfig, CoordinatorSection, RunSection
+from nodes.config import CoordinatorConfig, CoordinatorSection, PrivacySection, RunSection
 from nodes.coordinator_daemon import fresh_run, server_step
 from nodes.learner import use_one_thread
 from nodes.session.events import TrainRequested
@@ -35,6 +37,7 @@ def build_simulation(
     dropout: float,
     scheme: str = "masking",
     weights: str = "private",
+    privacy: Mapping[str, Any] | None = None,
     tolerance: float = DEFAULT_DROPOUT,
     collusion: float = DEFAULT_COLLUSION,
     source: str | None = "builtin",
@@ -49,6 +52,7 @@ def build_simulation(
         dropout: Crash probability of a node in a round.
         scheme: Name of the scheme.
         weights: Who applies the consistency weights, "private" or "coordinator".
+        privacy: The table [privacy] of the coordinator; nobody is protected without.
         tolerance: Fraction of a cohort that a round is built to lose and still end with a sum.
         collusion: Fraction of all nodes that may collude; with `tolerance` it decides the graph.
         source: Data that is dealt out in shards; None trains nothing and sends random updates.
@@ -75,6 +79,7 @@ def build_simulation(
             dropout=tolerance,
             collusion=collusion,
         ),
+        privacy=PrivacySection(**(privacy or {})),
         model={"input_dim": width},
         train={"steps": steps},
     )

@@ -34,9 +34,10 @@ from nodes.session.events import (
     TrainRequested,
 )
 from nodes.session.journal import AnswerJournal, MemoryJournal
-from nodes.session.offer import NodePolicy
+from nodes.session.ledger import MemoryLedger, PrivacyLedger
 from nodes.session.participant import Participant
 from nodes.session.plan import RunPlan
+from nodes.session.policy import NodePolicy
 from nodes.session.presence import RosterView
 from secagg.roles import ClientRole, CoordinatorRole, Scheme
 from secagg.round_setup import RoundSetup
@@ -111,6 +112,8 @@ class RoundResult:
     upload_bytes: int
     """Mean over the cohort of what a node sent."""
     loss: float | None
+    epsilon: float | None
+    """What the coordinator's ledger has spent after the round."""
 
 
 @dataclass(slots=True)
@@ -141,10 +144,17 @@ class _Watch:
         coordinator: NodeId,
         rng: Rng,
         distance: float | None = None,
+        excess: tuple[bytes, ...] = (),
     ) -> ClientRole:
         self.inputs[setup.round_id, signer.node_id] = vector.copy()
         return self.inner.client(
-            setup, vector, signer, coordinator=coordinator, rng=rng, distance=distance
+            setup,
+            vector,
+            signer,
+            coordinator=coordinator,
+            rng=rng,
+            distance=distance,
+            excess=excess,
         )
 
     def coordinator(self, setup: RoundSetup, *, weigh: Weigh | None = None) -> CoordinatorRole:
@@ -190,6 +200,8 @@ class SimulatedNode:
     session: Participant
     journal: AnswerJournal
     """Outlives its restarts, as a file would."""
+    ledger: PrivacyLedger
+    """As the journal."""
     disk: Remember | None = None
     alive: bool = True
     crash_at: type[Message] | None = None
@@ -247,6 +259,7 @@ class Simulation:
             self._coordinator_identity,
             roster=roster,
             server_step=server_step,
+            ledger=MemoryLedger(),
             schemes=self._schemes,
         )
         self._now = 0.0
@@ -392,6 +405,7 @@ class Simulation:
     def _new_node(self, identity: EphemeralIdentity) -> SimulatedNode:
         known = self.nodes.get(identity.node_id)
         journal = known.journal if known else MemoryJournal()
+        ledger = known.ledger if known else MemoryLedger()
         session = Participant(
             identity,
             COORDINATOR_ID,
@@ -400,11 +414,12 @@ class Simulation:
             remembered=known.disk.state if known and known.disk else None,
             rng=os.urandom,
             journal=journal,
+            ledger=ledger,
             members=lambda: len(self._keys) - 1,
             schemes=self._schemes,
         )
         session.set_roster_version(1)
-        return SimulatedNode(identity, session, journal)
+        return SimulatedNode(identity, session, journal, ledger)
 
     # --- what happened ---------------------------------------------------------------------------
 
@@ -444,6 +459,7 @@ class Simulation:
                 self._now - since,
                 sent.total() // len(started.cohort),
                 done.loss if done else None,
+                done.epsilon if done else None,
             )
         )
         self._round = None

@@ -19,12 +19,15 @@ from safetensors.numpy import load, save
 from keys.store import make_private_folder, write_atomic
 from nodes.session.events import ParticipantState, RunState
 from secagg.errors import ConfigError
+from secagg.types import NodeId
 
 __all__ = [
     "hold_state",
     "load_memory",
+    "load_receipts",
     "load_run",
     "save_memory",
+    "save_receipt",
     "save_run",
     "sync_folder",
     "write_json",
@@ -36,6 +39,7 @@ _FORMAT: Final = "secagg-checkpoint/1"
 class _Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     rounds: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
     """Run id in hexadecimal to the newest round."""
+    last_sum: tuple[str, ...] | None = None
 
 
 class _RunHeader(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -46,6 +50,8 @@ class _RunHeader(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     finished: bool
     training: str
     distances: dict[str, float] = {}
+    clip: float = 0.0
+    noise_multiplier: float = 0.0
 
 
 @contextlib.contextmanager
@@ -96,6 +102,8 @@ def save_run(path: Path, state: RunState, training: bytes) -> None:
         state.finished,
         training.decode(),
         state.distances,
+        state.clip,
+        state.noise_multiplier,
     )
     tensors: dict[str, NDArray[Any]] = {
         "params": state.params,
@@ -154,6 +162,8 @@ def load_run(path: Path, training: bytes) -> RunState | None:
         optimiser=optimiser,
         finished=header.finished,
         distances=header.distances,
+        clip=header.clip,
+        noise_multiplier=header.noise_multiplier,
     )
 
 
@@ -177,7 +187,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 def save_memory(path: Path, state: ParticipantState) -> None:
     """Write what a node must not forget; it is on the disk when this returns (S-05)."""
     rounds = {run.hex(): newest for run, newest in state.rounds.items()}
-    write_atomic(path, msgspec.json.encode(_Memory(rounds)))
+    write_atomic(path, msgspec.json.encode(_Memory(rounds, state.last_sum)))
 
 
 def load_memory(path: Path) -> ParticipantState | None:
@@ -196,7 +206,23 @@ def load_memory(path: Path) -> ParticipantState | None:
             f"{path} is damaged: {error}",
             hint="restore it; if you remove it, this node may be asked to repeat a round",
         ) from error
-    return ParticipantState(rounds)
+    return ParticipantState(rounds, memory.last_sum)
+
+
+def save_receipt(folder: Path, node: NodeId, receipt: bytes) -> None:
+    """Keep the newest receipt of a node's privacy ledger; it is a witness, not forced to disk."""
+    make_private_folder(folder)
+    fresh = folder / f".{node}"
+    fresh.write_bytes(receipt)
+    fresh.replace(folder / node)
+
+
+def load_receipts(folder: Path) -> dict[NodeId, bytes]:
+    """Return node to the newest receipt of its ledger; a damaged one helps nobody and is left."""
+    if not folder.exists():
+        return {}
+    files = [place for place in folder.iterdir() if not place.name.startswith(".")]
+    return {place.name: place.read_bytes()[:256] for place in files}
 
 
 def write_json(path: Path, value: object) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "PAIR_KEY",
     "PAIR_MASK",
     "PUBLIC_ELEMENTS",
+    "ROTATION",
     "ROUND_COMMITMENT",
     "SEALING_KEY",
     "SELF_COMMITMENT",
@@ -65,6 +66,7 @@ COMMITTEE: Final = _tag("committee")
 COMMITTEE_KEYS: Final = _tag("committee-keys")
 BOX_KEY: Final = _tag("box-key")
 PUBLIC_ELEMENTS: Final = _tag("public-elements")
+ROTATION: Final = _tag("rotation")
 WEIGHTED_SURVIVORS: Final = _tag("weighted-survivors")
 LEDGER_ENTRY: Final = _tag("ledger-entry")
 LEDGER_FRAGMENT: Final = _tag("ledger-fragment")

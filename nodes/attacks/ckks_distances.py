@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nodes.attacks.ckks_puppet import CkksPuppet
 from nodes.attacks.offer_attacks import PLAN, make_offer, names, offered
 from nodes.attacks.report import NOTHING, Attack, Played
-from nodes.session.offer import NodePolicy
+from nodes.session.policy import NodePolicy
 from secagg.ckks.weighting import DISTANCE_STEPS
 
 __all__ = ["DISTANCE_ATTACKS"]

@@ -17,7 +17,7 @@ from nodes.attacks.ckks_setting import ckks_setup
 from nodes.attacks.coordinator_attacks import without
 from nodes.attacks.offer_attacks import PLAN, make_offer, names, offered
 from nodes.attacks.report import NOTHING, Attack, Played
-from nodes.session.offer import NodePolicy
+from nodes.session.policy import NodePolicy
 from nodes.session.terms import terms_of_offer
 from secagg.ckks.parameters import choose
 from secagg.ckks.views import committee_of

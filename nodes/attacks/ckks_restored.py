@@ -40,10 +40,17 @@ class _Given(CkksScheme):
         coordinator: NodeId,
         rng: Rng,
         distance: float | None = None,
+        excess: tuple[bytes, ...] = (),
     ) -> CkksClient:
         mine = self._inputs[signer.node_id]
         return super().client(
-            setup, mine, signer, coordinator=coordinator, rng=rng, distance=distance
+            setup,
+            mine,
+            signer,
+            coordinator=coordinator,
+            rng=rng,
+            distance=distance,
+            excess=excess,
         )
 
 

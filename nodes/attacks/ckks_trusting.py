@@ -94,9 +94,16 @@ class TrustingClient(CkksClient):
         coordinator: NodeId,
         rng: Rng,
         distance: float | None = None,
+        excess: tuple[bytes, ...] = (),
     ) -> None:
         super().__init__(
-            _unbound(setup), vector, signer, coordinator=coordinator, rng=rng, distance=distance
+            _unbound(setup),
+            vector,
+            signer,
+            coordinator=coordinator,
+            rng=rng,
+            distance=distance,
+            excess=excess,
         )
         self._keys = HybridKeys(digest(b"", signer.sign(b"")))  # the same in every round
 
@@ -233,10 +240,17 @@ class _TrustingScheme(CkksScheme):
         coordinator: NodeId,
         rng: Rng,
         distance: float | None = None,
+        excess: tuple[bytes, ...] = (),
     ) -> TrustingClient:
         """Return a node's role."""
         return TrustingClient(
-            setup, vector, signer, coordinator=coordinator, rng=rng, distance=distance
+            setup,
+            vector,
+            signer,
+            coordinator=coordinator,
+            rng=rng,
+            distance=distance,
+            excess=excess,
         )
 
     def coordinator(self, setup: RoundSetup, *, weigh: Weigh | None = None) -> TrustingCoordinator:

@@ -16,8 +16,9 @@ from nodes.attacks.report import NOTHING, Attack, Played
 from nodes.attacks.target_puppet import TargetPuppet
 from nodes.ephemeral import EphemeralIdentity
 from nodes.session.events import RunState
-from nodes.session.offer import NodePolicy, build_offer, check_offer
+from nodes.session.offer import build_offer, check_offer
 from nodes.session.plan import RunPlan
+from nodes.session.policy import NodePolicy, PolicyFacts
 from secagg.errors import ConfigError, OfferRefused
 from secagg.masking.parameters import choose
 from secagg.types import NodeId
@@ -78,7 +79,7 @@ def offered(
             node_id=members[0],
             policy=policy,
             signing_key=identities.get,
-            members=len(members),
+            facts=PolicyFacts(members=len(members)),
         )
         return dataclasses.replace(play(), elsewhere=elsewhere)
     except OfferRefused as refused:

@@ -41,8 +41,9 @@ class _Given(MaskingScheme):
         coordinator: NodeId,
         rng: Rng,
         distance: float | None = None,
+        excess: tuple[bytes, ...] = (),
     ) -> MaskingClient:
-        del distance
+        del distance, excess
         mine = self._inputs[signer.node_id]
         return super().client(setup, mine, signer, coordinator=coordinator, rng=rng)
 

@@ -19,10 +19,12 @@ from nodes.answer_journal import FileJournal
 from nodes.attacks.base_puppet import COORDINATOR, BasePuppet
 from nodes.ephemeral import EphemeralIdentity
 from nodes.session.events import PeerRejected, RoundEnded, RunState, SessionStep
+from nodes.session.ledger import MemoryLedger
 from nodes.session.model_transfer import model_chunks
-from nodes.session.offer import NodePolicy, build_offer, check_offer
+from nodes.session.offer import build_offer, check_offer
 from nodes.session.participant import Participant
 from nodes.session.plan import RunPlan
+from nodes.session.policy import NodePolicy, PolicyFacts
 from secagg.errors import LocalProtocolError, RemoteProtocolError
 from secagg.roles import Scheme
 from secagg.round_setup import RoundSetup
@@ -62,6 +64,7 @@ class Session:
             remembered=None,
             rng=os.urandom,
             journal=FileJournal(folder / node),
+            ledger=MemoryLedger(),
             members=lambda: len(puppet.nodes),
             schemes={scheme.name: scheme},
         )
@@ -147,7 +150,7 @@ def offered_round(
         node_id=cohort[0],
         policy=NodePolicy(schemes=(scheme,)),
         signing_key={name: each.public for name, each in identities.items()}.get,
-        members=n,
+        facts=PolicyFacts(members=n),
     )
     fields = {name: getattr(setup, name) for name in RoundSetup.__dataclass_fields__}
     return offer, identities, fields

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from nodes.commands.options import weights_option
+from nodes.commands.options import privacy_options, privacy_table, weights_option
 from nodes.progress import human_bytes, show_progress, weights_line
 from nodes.report import print_quality
 from nodes.supervisor import stop_on_signals
@@ -29,6 +29,7 @@ __all__ = ["command"]
     help="How updates are summed; insecure-plain is for measurements.",
 )
 @weights_option
+@privacy_options
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed.")
 @click.option("--drop", multiple=True, metavar="PATTERN", help="Leave columns out: 'HH_jit_*'.")
 @click.option(
@@ -41,6 +42,9 @@ def command(
     nodes: int,
     scheme: str,
     weights: str,
+    unit: str,
+    epsilon: float,
+    delta: float,
     seed: int,
     drop: tuple[str, ...],
     out: Path | None,
@@ -57,13 +61,22 @@ def command(
       secagg demo
       secagg demo --rounds 3 --nodes 5 --json
       secagg demo --scheme ckks --weights coordinator
+      secagg demo --unit record --epsilon 4
       secagg demo --data nbaiot.npz --drop 'HH_jit_*'
     """  # noqa: D301 - click reads the escape
     from nodes.demo import DemoPlan, free_folder, run_demo
 
     folder = out or free_folder(Path("run"))
     plan = DemoPlan(
-        folder, data, nodes, rounds, scheme=scheme, weights=weights, seed=seed, drop=drop
+        folder,
+        data,
+        nodes,
+        rounds,
+        scheme=scheme,
+        weights=weights,
+        seed=seed,
+        drop=drop,
+        privacy=privacy_table(unit, epsilon, delta),
     )
     with stop_on_signals(), show_progress(sys.stderr) as (show, _):
         result = run_demo(plan, show)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -16,9 +17,13 @@ __all__ = [
     "config_option",
     "events_option",
     "log_option",
+    "privacy_options",
+    "privacy_table",
     "set_up_logging",
     "weights_option",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 config_option = click.option(
     "--config",
@@ -44,6 +49,43 @@ weights_option = click.option(
     help="Who applies the consistency weights: the nodes, or under ckks the coordinator, to whom "
     "they then disclose their distance from the others.",
 )
+
+
+_PRIVACY = (
+    click.option(
+        "--unit",
+        default="none",
+        show_default=True,
+        type=click.Choice(["none", "client", "record"]),
+        help="Whom noise protects: a node (takes hundreds of them), one row of data, or nobody.",
+    ),
+    click.option(
+        "--epsilon",
+        default=8.0,
+        show_default=True,
+        type=click.FloatRange(0, min_open=True),
+        help="Privacy budget of all rounds together.",
+    ),
+    click.option(
+        "--delta",
+        default=1e-5,
+        show_default=True,
+        type=click.FloatRange(0, 0.1, min_open=True),
+        help="Probability with which the budget's bound may fail.",
+    ),
+)
+
+
+def privacy_options(command: F) -> F:
+    """Add --unit, --epsilon and --delta."""
+    for option in reversed(_PRIVACY):
+        command = option(command)
+    return command
+
+
+def privacy_table(unit: str, epsilon: float, delta: float) -> dict[str, Any]:
+    """Return what the options say as the table [privacy] of a coordinator."""
+    return {} if unit == "none" else {"unit": unit, "epsilon": epsilon, "delta": delta}
 
 
 def set_up_logging(level: str) -> None:

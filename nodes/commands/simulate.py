@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nodes.commands.options import weights_option
+from nodes.commands.options import privacy_options, privacy_table, weights_option
 from nodes.progress import human_bytes, weights_line
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.errors import RunIncompleteError
@@ -45,6 +45,7 @@ __all__ = ["command"]
     help="How updates are summed.",
 )
 @weights_option
+@privacy_options
 @click.option(
     "--tolerance",
     default=DEFAULT_DROPOUT,
@@ -71,6 +72,9 @@ def command(
     dropout: float,
     scheme: str,
     weights: str,
+    unit: str,
+    epsilon: float,
+    delta: float,
     tolerance: float,
     collusion: float,
     data: str,
@@ -91,6 +95,7 @@ def command(
       secagg simulate --nodes 100 --rounds 3 --dropout 0.1
       secagg simulate --nodes 500 --no-train --tolerance 0.1 --collusion 0.1 --json
       secagg simulate --nodes 20 --scheme ckks --weights coordinator --dropout 0.1
+      secagg simulate --nodes 200 --unit client --epsilon 8 --rounds 5
     """  # noqa: D301 - click reads the escape
     from nodes.rehearsal import build_simulation
 
@@ -103,6 +108,7 @@ def command(
         dropout=dropout,
         scheme=scheme,
         weights=weights,
+        privacy=privacy_table(unit, epsilon, delta),
         tolerance=tolerance,
         collusion=collusion,
         source=data if train else None,
@@ -126,6 +132,7 @@ def command(
         "dropout": dropout,
         "tolerance": tolerance,
         "collusion": collusion,
+        "privacy": {**privacy_table(unit, epsilon, delta), "unit": unit},
         "seed": seed,
         "wall_seconds": round(wall, 1),
         "rounds": [dataclasses.asdict(result) for result in results],
@@ -136,7 +143,8 @@ def command(
         click.echo(json.dumps(summary, indent=2))
     else:
         table = Table(box=box.SIMPLE_HEAD)
-        for title in ("round", "outcome", "in the sum", "crashed", "sum", "seconds", "up", "loss"):
+        learnt = "loss" if unit == "none" else "epsilon"
+        for title in ("round", "outcome", "in the sum", "crashed", "sum", "seconds", "up", learnt):
             table.add_column(title, justify="right")
         for row in results:
             table.add_row(
@@ -147,7 +155,7 @@ def command(
                 "-" if row.exact is None else "exact" if row.exact else "WRONG",
                 f"{row.seconds:.1f}",
                 human_bytes(row.upload_bytes),
-                "-" if row.loss is None else f"{row.loss:.4f}",
+                _learnt(row),
             )
         Console(file=sys.stdout, width=100).print(table)
         for line in _remarks(results):
@@ -159,6 +167,13 @@ def command(
         reason = simulation.over.reason if simulation.over else "nothing left to happen"
         done = simulation.coordinator.run.rounds_done
         raise RunIncompleteError(reason, done=done, wanted=rounds)
+
+
+def _learnt(row: RoundResult) -> str:
+    """Return what was spent so far, or the loss where nobody is protected."""
+    if row.epsilon is not None:
+        return f"{row.epsilon:.3g}"
+    return "-" if row.loss is None else f"{row.loss:.4f}"
 
 
 def _remarks(results: Sequence[RoundResult]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from secagg.types import RingVector, Rng
 if TYPE_CHECKING:
     from fl_core.training import LocalUpdate
 
-__all__ = ["MIN_WEIGHT", "RoundMean", "encode_update", "read_sum"]
+__all__ = ["MIN_WEIGHT", "RoundMean", "encode_update", "read_sum", "within_ball"]
 
 MIN_WEIGHT = 1e-3
 """A mean weight below this is rounding noise: the round is void."""
@@ -38,12 +38,14 @@ class RoundMean:
     """Shape (embedding_dim,): Σ w·centroid / Σ w, cut to a mean square of 1; the next reference."""
     weight: float
     """Mean weight: the consistency weights, or those that the coordinator gave."""
-    loss: float
-    """Mean loss."""
-    clipped: int
-    """Nodes whose update was clipped."""
-    samples: tuple[int, ...]
-    """Nodes by bucket of `SAMPLE_BUCKETS`."""
+    loss: float | None
+    """Mean loss; None where noise would have to cover it too."""
+    clipped: int | None
+    """Nodes whose vector was clipped; None where it is not summed."""
+    samples: tuple[int, ...] | None
+    """Nodes by bucket of `SAMPLE_BUCKETS`; None where noise would have to cover them too."""
+    within: float | None = None
+    """About which fraction of the nodes was within the clip, where it adapts."""
 
 
 def encode_update(
@@ -93,7 +95,7 @@ def read_sum(total: RingVector, weights: Sequence[int], encoding: FixedPoint) ->
         return None
     return RoundMean(
         delta=sums["update"] / weight,
-        centroid=_within(sums["centroid"] / weight),
+        centroid=within_ball(sums["centroid"] / weight),
         weight=weight / n,
         loss=float(sums["loss"][0]) / sum(weights),
         clipped=round(float(sums["clipped"][0]) * share),
@@ -101,7 +103,7 @@ def read_sum(total: RingVector, weights: Sequence[int], encoding: FixedPoint) ->
     )
 
 
-def _within(centroid: NDArray[np.float64]) -> NDArray[np.float64]:
+def within_ball(centroid: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a mean of standardised embeddings no longer than one can be.
 
     A node that gives a negative weight could make it as long as it likes, and nodes refuse a

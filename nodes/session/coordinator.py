@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Final
 
-from nodes.session.contribution import read_sum
+from nodes.session.budget import Budget, NoOffer
 from nodes.session.events import (
     Checkpoint,
     Joined,
@@ -23,7 +23,6 @@ from nodes.session.events import (
     NodeRefused,
     PeerRejected,
     PhaseChanged,
-    RoundDone,
     RoundLost,
     RoundStarted,
     RunOver,
@@ -33,14 +32,18 @@ from nodes.session.events import (
     WaitingForNodes,
 )
 from nodes.session.greetings import final_messages, welcome
+from nodes.session.inputs import mean_of
+from nodes.session.ledger import PrivacyLedger
 from nodes.session.model_transfer import model_chunks
-from nodes.session.offer import build_offer, encoding_of, setup_of
+from nodes.session.offer import setup_of
+from nodes.session.open_round import OpenRound
 from nodes.session.outbox import Outbox
 from nodes.session.plan import RunPlan
 from nodes.session.presence import Presence, RosterView
-from nodes.session.run_state import ServerStep, advanced, weighed
+from nodes.session.receipts import Receipts
+from nodes.session.run_state import ServerStep, advanced, after_offer, done_event, weighed
 from secagg.errors import LocalProtocolError, RemoteProtocolError, RunMismatchError
-from secagg.roles import CoordinatorRole, Scheme
+from secagg.roles import Scheme
 from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
 from secagg.steps import (
@@ -98,6 +101,8 @@ class Coordinator:
         signer: The coordinator's identity.
         roster: The newest roster.
         server_step: The server optimiser.
+        ledger: Where a round's cost is on disk before it is offered (B-01).
+        receipts: Node to the newest receipt of its ledger, from earlier starts.
         schemes: Schemes by name; the simulator passes ones that watch.
     """
 
@@ -109,27 +114,26 @@ class Coordinator:
         *,
         roster: RosterView,
         server_step: ServerStep,
+        ledger: PrivacyLedger,
+        receipts: Mapping[NodeId, bytes] | None = None,
         schemes: Mapping[str, Scheme] = SCHEMES,
     ) -> None:
-        self._plan, self._run, self._signer = plan, state, signer
+        self._plan, self._signer, self._budget = plan, signer, Budget(plan.privacy, ledger)
+        self._run = self._budget.resume(state)
+        self._receipts = Receipts(receipts or {})
         self._roster, self._server_step, self._schemes = roster, server_step, schemes
         self._outbox = Outbox(signer, state.run_id)
         self._final: tuple[Body, ...] = ()  # the end of the run, with its model
         self._present = Presence()
         self._awaiting: set[NodeId] = set()  # in CLOSING: who has not said farewell
         self._took_part: set[NodeId] = set()
-        self._late: set[NodeId] = set()  # missed a phase of the open round
-        self._outliers: set[NodeId] = set()  # gave their distance, and got no weight in it
-        self._refused: dict[NodeId, str] = {}  # who refused the open round, and why
         self._last_hello: dict[NodeId, float] = {}
         self._model_sent: dict[NodeId, float] = {}  # in CLOSING: when, to whoever came back
-        self._offered_at = 0.0
         self._state = State.WAITING
         self._since = self._next_report = 0.0
         self._start_at = 0.0
         self._failures = 0
-        self._offer: RoundOffer | None = None
-        self._role: CoordinatorRole | None = None
+        self._open: OpenRound | None = None
         self._deadline: float | None = None
         self._outcome = RunOver(complete=True, reason="all rounds done")
 
@@ -174,7 +178,7 @@ class Coordinator:
             return self._dispatch(peer, opened.message, now)
         except RunMismatchError as error:  # signed by the peer: tell it which run this is
             events = (PeerRejected(peer, str(error)),)
-            return self._outbox.to(peer, self._welcome(now)) + SessionStep(events=events)
+            return self._outbox.to(peer, self._welcome(peer, now)) + SessionStep(events=events)
         except RemoteProtocolError as error:
             return SessionStep(events=(PeerRejected(peer, str(error)),))
 
@@ -199,9 +203,9 @@ class Coordinator:
             self._tick(now)
             silent = self._present.silent(now, self._plan.liveness)
             step += self._leave(silent, "silent", now)
-        if self._state is State.ROUND and self._role is not None:
+        if self._state is State.ROUND and self._open is not None:
             if self._deadline is not None and now >= self._deadline:
-                step += self._absorb(self._role.on_timeout(now), now)
+                step += self._absorb(self._open.role.on_timeout(now), now)
         elif self._state is State.WAITING:
             step += self._maybe_start(now)
         elif self._state is State.CLOSING and (now >= self._start_at or not self._awaiting):
@@ -211,9 +215,9 @@ class Coordinator:
     def interrupt(self, now: float) -> SessionStep:
         """End the run early and tell everybody; the checkpoint stays good for a restart."""
         step = SessionStep()
-        if self._offer is not None:
-            closed = RoundClosed(self._offer.round_id, "interrupted", ())
-            step = self._outbox.to_all(self._offer.cohort, [closed])
+        if self._open is not None:
+            closed = RoundClosed(self._open.offer.round_id, "interrupted", ())
+            step = self._outbox.to_all(self._open.offer.cohort, [closed])
         self._outcome = RunOver(complete=False, reason="interrupted")
         del now
         return step + self._over()
@@ -221,10 +225,14 @@ class Coordinator:
     # --- messages ------------------------------------------------------------------------------
 
     def _dispatch(self, node: NodeId, message: Message, now: float) -> SessionStep:
+        kept = SessionStep()
+        if isinstance(message, Hello | Heartbeat) and message.receipt:
+            key = self._roster.signing_keys[node]
+            kept = self._receipts.take(node, message.receipt, key)
         if isinstance(message, Hello):
-            return self._on_hello(node, message, now)
+            return kept + self._on_hello(node, message, now)
         if isinstance(message, Probe):
-            return self._outbox.to(node, self._welcome(now))
+            return self._outbox.to(node, self._welcome(node, now))
         if isinstance(message, Farewell):
             self._awaiting.discard(node)
             step = self._leave([node], "said goodbye", now)
@@ -232,7 +240,7 @@ class Coordinator:
             return step + self._over() if closed else step
         if not isinstance(message, Heartbeat | Refusal | RoundMessage):
             raise RemoteProtocolError(node, f"{type(message).__name__} is not for a coordinator")
-        step = SessionStep() if node in self._present else self._admit(node, now)
+        step = kept if node in self._present else kept + self._admit(node, now)
         self._present.heard(node, now)
         if isinstance(message, Refusal):
             return step + self._on_refusal(node, message, now)
@@ -242,12 +250,12 @@ class Coordinator:
 
     def _on_heartbeat(self, node: NodeId, beat: Heartbeat, now: float) -> SessionStep:
         """Stop waiting for a node that lives but is not in the round it was offered (S-11)."""
-        if self._offer is None or not self._in_round(node):
+        if self._open is None or not self._in_round(node):
             return SessionStep()
-        had_time = now - self._offered_at > self._plan.liveness
-        if beat.round_id == self._offer.round_id or not had_time:
+        had_time = now - self._open.offered_at > self._plan.liveness
+        if beat.round_id == self._open.offer.round_id or not had_time:
             return SessionStep()
-        self._late.add(node)
+        self._open.late.add(node)
         return self._drop(node, now)
 
     def _on_hello(self, node: NodeId, hello: Hello, now: float) -> SessionStep:
@@ -268,7 +276,7 @@ class Coordinator:
 
     def _admit(self, node: NodeId, now: float) -> SessionStep:
         self._present.admit(node, now)
-        step = self._outbox.to(node, self._welcome(now))
+        step = self._outbox.to(node, self._welcome(node, now))
         if self._state is State.CLOSING:  # it missed the end of the run, or this side restarted
             self._awaiting.add(node)
             if now - self._model_sent.get(node, -_HELLO_PAUSE) >= _HELLO_PAUSE:  # not on demand
@@ -276,28 +284,29 @@ class Coordinator:
                 step += self._outbox.to_all([node], self._final)
         return step + SessionStep(events=(Joined(node, self._run.rounds_done),))
 
-    def _welcome(self, now: float) -> Welcome:
+    def _welcome(self, node: NodeId, now: float) -> Welcome:
         return welcome(
             self._plan,
             self._run,
             roster_version=self._roster.version,
             wall_time=now + self._wall_offset,
+            receipt=self._receipts.of(node),
         )
 
     def _on_refusal(self, node: NodeId, message: Refusal, now: float) -> SessionStep:
-        if self._offer is None or message.round_id != self._offer.round_id:
+        if self._open is None or message.round_id != self._open.offer.round_id:
             return SessionStep()
-        self._refused[node] = message.reason
+        self._open.refused[node] = message.reason
         self._present.missed(node, self._run.next_round)
         event = NodeRefused(node, message.reason, message.explanation)
         return SessionStep(events=(event,)) + self._drop(node, now)
 
     def _on_round_message(self, node: NodeId, message: RoundMessage, now: float) -> SessionStep:
-        if self._role is None or self._offer is None or message.round_id != self._offer.round_id:
+        if self._open is None or message.round_id != self._open.offer.round_id:
             raise RemoteProtocolError(
                 node, f"{type(message).__name__} of round {message.round_id}, which is not open"
             )
-        return self._absorb(self._role.receive(node, message, now), now)
+        return self._absorb(self._open.role.receive(node, message, now), now)
 
     # --- rounds --------------------------------------------------------------------------------
 
@@ -312,7 +321,7 @@ class Coordinator:
         cohort = ready[: self._plan.cohort_size(len(ready), members)]
         everybody = len(ready) == members and now >= self._since
         if len(cohort) >= least and (everybody or now >= self._start_at):
-            return self._open_round(tuple(cohort), now)
+            return self._offer_round(tuple(cohort), now)
         if now - self._since > self._plan.give_up:
             reason = f"only {len(here)} of {least} nodes for {self._plan.give_up:g} s"
             return self._close(now, complete=False, reason=reason)
@@ -321,46 +330,50 @@ class Coordinator:
             return SessionStep(events=(WaitingForNodes(tuple(here), least),))
         return SessionStep()
 
-    def _open_round(self, cohort: tuple[NodeId, ...], now: float) -> SessionStep:
+    def _offer_round(self, cohort: tuple[NodeId, ...], now: float) -> SessionStep:
+        """Offer the next round, unless the budget forbids it: then the run is over (B-12)."""
         roster = self._roster
-        members = len(roster.signing_keys)
-        offer = build_offer(self._plan, self._run, cohort, roster.version, members=members)
+        offer = self._budget.next_offer(self._plan, self._run, cohort, roster)
+        if isinstance(offer, NoOffer):
+            self._run = replace(self._run, finished=offer.complete)
+            step = SessionStep(events=(Checkpoint(self._run),))
+            return step + self._close(now, complete=offer.complete, reason=offer.reason)
+        self._budget.charge(self._run.run_id, offer, now + self._wall_offset)
         setup = setup_of(offer, self._run.run_id, roster.signing_keys.get)
-        self._run = replace(self._run, next_round=offer.round_id + 1)  # S-04
-        self._offer, self._state = offer, State.ROUND
-        self._late, self._outliers, self._offered_at = set(), set(), now
-        self._refused = {}
-        self._role = self._schemes[offer.scheme].coordinator(
+        self._run = after_offer(self._run, offer)  # S-04
+        role = self._schemes[offer.scheme].coordinator(
             setup, weigh=partial(self._weigh, setup) if setup.coordinator_weighs else None
         )
+        self._open, self._state = OpenRound(offer, setup, role, offered_at=now), State.ROUND
         messages: list[Message] = [offer, *model_chunks(offer.round_id, self._run.params)]
         started = RoundStarted(
             offer.round_id, self._run.rounds_done, self._plan.rounds, cohort, offer.quorum
         )
         step = SessionStep(events=(Checkpoint(self._run), started))
         step += self._outbox.to_all(cohort, messages)
-        return step + self._absorb(self._role.start(now), now)
+        return step + self._absorb(role.start(now), now)
 
     def _weigh(self, setup: RoundSetup, distances: Mapping[NodeId, float]) -> dict[NodeId, int]:
         self._run, weights = weighed(self._run, setup, distances)
-        self._outliers = {node for node, weight in weights.items() if not weight}
+        self._round().outliers = {node for node, weight in weights.items() if not weight}
         return weights
 
     def _absorb(self, step: Step, now: float) -> SessionStep:
         self._deadline = step.deadline
-        if self._offer is None:
+        if self._open is None:
             return SessionStep()
+        opened = self._open
         result = self._outbox.of_role(step.send)
         for event in step.events:
             match event:
                 case PhaseEntered(phase, waiting):
-                    changed = PhaseChanged(self._offer.round_id, phase, waiting)
+                    changed = PhaseChanged(opened.offer.round_id, phase, waiting)
                     result += SessionStep(events=(changed,))
                 case PeersMissed(_, peers):
-                    self._late |= set(peers)
+                    opened.late |= set(peers)
                 case PeerBlamed(peer, reason, certain):
                     if certain:  # it sits out as one that missed the round (S-10)
-                        self._late.add(peer)
+                        opened.late.add(peer)
                     result += SessionStep(events=(PeerRejected(peer, reason),))
                 case SumReady():
                     result += self._finish_round(event, now)
@@ -371,28 +384,19 @@ class Coordinator:
         return result
 
     def _finish_round(self, result: SumReady, now: float) -> SessionStep:
-        offer, n = self._round(), len(result.contributors)
-        mean = read_sum(result.total, result.weights, encoding_of(offer))
+        opened, n = self._round(), len(result.contributors)
+        offer = opened.offer
+        mean = mean_of(result, offer, opened.setup)
         if mean is None:
             return self._lose_round(AbortReason.ZERO_WEIGHT, n, offer.quorum, now)
-        self._run = advanced(self._run, mean, self._server_step, rounds=self._plan.rounds)
+        self._run = advanced(self._run, mean, self._server_step, self._plan)
         self._failures = 0
         self._took_part |= set(result.contributors)
-        did = (set(result.contributors) | self._outliers) - self._late
+        did = (set(result.contributors) | opened.outliers) - opened.late
         self._present.summed(did)
         for node in set(offer.cohort) - did:
             self._present.missed(node, self._run.next_round)
-        event = RoundDone(
-            offer.round_id,
-            self._run.rounds_done,
-            self._plan.rounds,
-            result.contributors,
-            mean.loss,
-            mean.weight,
-            mean.clipped,
-            result.weights,
-            tuple(sorted(self._outliers)),
-        )
+        event = done_event(self._run, self._plan, opened, result, mean, self._budget.spent)
         step = self._end_round(offer, "done", result.contributors, (Checkpoint(self._run), event))
         if self._run.finished:
             return step + self._close(now, complete=True, reason="all rounds done")
@@ -400,9 +404,10 @@ class Coordinator:
         return step + self._maybe_start(now)
 
     def _lose_round(self, reason: AbortReason, alive: int, needed: int, now: float) -> SessionStep:
-        offer = self._round()
+        opened = self._round()
+        offer = opened.offer
         self._failures += 1
-        for node in self._late:
+        for node in opened.late:
             self._present.missed(node, self._run.next_round)
         events: tuple[SessionEvent, ...] = (RoundLost(offer.round_id, reason, alive, needed),)
         if reason in _SPOILT:
@@ -415,7 +420,8 @@ class Coordinator:
         step = self._end_round(offer, reason, (), events)
         if self._failures >= self._plan.max_failures:
             why = f"{self._failures} rounds in a row aborted, the last by {reason}"
-            why += "".join(f"; {node} refused it: {r}" for node, r in sorted(self._refused.items()))
+            refused = sorted(opened.refused.items())
+            why += "".join(f"; {node} refused it: {r}" for node, r in refused)
             return step + self._close(now, complete=False, reason=why)
         self._wait(now, _CATCH_UP)
         return step
@@ -429,7 +435,7 @@ class Coordinator:
     ) -> SessionStep:
         closed = RoundClosed(offer.round_id, outcome, contributors)
         told = [node for node in offer.cohort if node in self._present]
-        self._offer = self._role = self._deadline = None
+        self._open = self._deadline = None
         return self._outbox.to_all(told, [closed]) + SessionStep(events=events)
 
     def _close(self, now: float, *, complete: bool, reason: str) -> SessionStep:
@@ -465,17 +471,17 @@ class Coordinator:
         return step
 
     def _drop(self, node: NodeId, now: float) -> SessionStep:
-        return self._absorb(self._role.drop(node, now), now) if self._role else SessionStep()
+        return self._absorb(self._open.role.drop(node, now), now) if self._open else SessionStep()
 
     def _in_round(self, node: NodeId) -> bool:
-        return self._offer is not None and node in self._offer.cohort
+        return self._open is not None and node in self._open.offer.cohort
 
     # --- small parts ---------------------------------------------------------------------------
 
-    def _round(self) -> RoundOffer:
-        if self._offer is None:
+    def _round(self) -> OpenRound:
+        if self._open is None:
             raise LocalProtocolError("no round is open")
-        return self._offer
+        return self._open
 
     def _wait(self, now: float, at_least: float) -> None:
         """Stay in WAITING; start no sooner than `at_least`, without all no sooner than that too."""

@@ -28,6 +28,7 @@ __all__ = [
     "ParticipantState",
     "PeerRejected",
     "PhaseChanged",
+    "ReceiptKept",
     "Remember",
     "RosterOffered",
     "RoundDone",
@@ -57,6 +58,10 @@ class RunState:
     finished: bool = False
     distances: dict[NodeId, float] = field(default_factory=dict, repr=False)
     """Smoothed consistency distances that nodes disclosed, where the coordinator weighs."""
+    clip: float = 0.0
+    """Clip of the next round under client-level noise; 0 before the first."""
+    noise_multiplier: float = 0.0
+    """Of all rounds of the run, once the first fixed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class ParticipantState:
     rounds: dict[bytes, int] = field(repr=False)
     """Run id to the newest round of it that this node was offered; no older or equal one is ever
     joined (S-05)."""
+    last_sum: tuple[NodeId, ...] | None = None
+    """Contributors of the last sum that this node was in (G-07)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,14 @@ class Remember:
     """Node: store this before anything of the same step is sent."""
 
     state: ParticipantState
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptKept:
+    """Coordinator: keep this for the node, to be given back (B-10)."""
+
+    node: NodeId
+    receipt: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +149,20 @@ class RoundDone:
     rounds_done: int
     rounds_total: int
     contributors: tuple[NodeId, ...]
-    loss: float
-    """Mean over the contributors, from the protected sum."""
+    loss: float | None
+    """Mean over the contributors, from the protected sum; None where noise would have to cover it
+    as well."""
     weight: float
     """Mean consistency weight over the contributors, from the protected sum."""
-    clipped: int
-    """Contributors whose update was longer than the bound."""
+    clipped: int | None
+    """Contributors whose update was longer than the bound; about as many under noise, None where it
+    is not summed."""
     weights: tuple[int, ...]
     """What each contributor was multiplied by; 1 unless the coordinator weighs."""
     outliers: tuple[NodeId, ...] = ()
     """Nodes that the coordinator gave no weight."""
+    epsilon: float | None = None
+    """What the coordinator's ledger has spent so far, if the run has a unit of privacy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +255,7 @@ class RosterOffered:
 SessionEvent: TypeAlias = (
     Checkpoint
     | Remember
+    | ReceiptKept
     | WaitingForNodes
     | Joined
     | Left

@@ -11,7 +11,9 @@ from secagg.wire.messages import Message, RunFinished, Welcome
 __all__ = ["final_messages", "welcome"]
 
 
-def welcome(plan: RunPlan, run: RunState, *, roster_version: int, wall_time: float) -> Welcome:
+def welcome(
+    plan: RunPlan, run: RunState, *, roster_version: int, wall_time: float, receipt: bytes
+) -> Welcome:
     """Return the answer to a hello or a probe: which run this is, and how far it has come."""
     return Welcome(
         run=run.run_id,
@@ -21,6 +23,7 @@ def welcome(plan: RunPlan, run: RunState, *, roster_version: int, wall_time: flo
         heartbeat=plan.heartbeat,
         rounds_done=run.rounds_done,
         rounds_total=plan.rounds,
+        receipt=receipt,
     )
 
 

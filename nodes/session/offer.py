@@ -5,17 +5,20 @@ Source: specs/60-session.md section 4, specs/10-encoding.md section 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from nodes.session.events import RunState
 from nodes.session.model_transfer import model_digest, to_bytes
-from nodes.session.plan import WEIGHT_MODES, RunPlan
-from nodes.session.policy import NodePolicy
+from nodes.session.plan import RunPlan
+from nodes.session.policy import NodePolicy, PolicyFacts, check_policy
+from nodes.session.privacy import CLIENT, multiplier_of, private_encoding, terms_of_round
 from nodes.session.terms import terms_of_offer, terms_on_wire
-from secagg.assumptions import colluders_among
 from secagg.ckks import parameters as ckks
+from secagg.dp.encoding import PrivateEncoding
+from secagg.dp.events import PrivacyEvent
 from secagg.encoding import FixedPoint, Segment, ring_bits_for
 from secagg.errors import ConfigError, OfferRefused
 from secagg.masking.parameters import choose, insecurity
@@ -23,14 +26,15 @@ from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
 from secagg.types import NodeId, RefusalReason
 from secagg.wire.codec import offer_hash
-from secagg.wire.messages import MAX_CHUNK, RoundOffer
+from secagg.wire.messages import MAX_CHUNK, DpTerms, RoundOffer
 
 __all__ = [
     "SAMPLE_BUCKETS",
-    "NodePolicy",
+    "SURE",
     "build_offer",
     "check_offer",
     "encoding_of",
+    "noised_encoding_of",
     "setup_of",
 ]
 
@@ -40,6 +44,9 @@ MAX_LOSS = 100.0
 """A node's reported loss is clipped to this; InfoNCE over a batch of m rows stays near log m."""
 
 
+SURE = 3.0
+"""Standard deviations of its noise that a sum of weights must be above: dividing by noise would
+make a model of noise (S-13)."""
 _LONGEST_REFERENCE = 1.1
 """Greatest mean square of a reference: 1 for a mean of standardised rows, and some rounding. Longer
 ones would magnify what a distance tells of the rows it is taken over."""
@@ -52,17 +59,39 @@ def build_offer(
     roster_version: int,
     *,
     members: int = 0,
+    spent: Sequence[PrivacyEvent] = (),
 ) -> RoundOffer:
-    """Return the offer of the run's next round to `cohort` (sorted), of `members` active nodes."""
+    """Return the offer of the run's next round.
+
+    Args:
+        plan: What the operator wants.
+        state: The run so far.
+        cohort: Whom it goes to, sorted.
+        roster_version: Of the newest roster.
+        members: Active nodes in it.
+        spent: What the coordinator's ledger holds of the plan's unit.
+
+    Raises:
+        ConfigError: no round of that cohort does what the plan asks for.
+    """
     n, population = len(cohort), max(len(cohort), members)
+    thresholds = _thresholds(plan, n, population)
+    dp, value_bits = None, plan.value_bits
+    ring_bits = ring_bits_for(n * plan.max_weight(n), value_bits)
+    if plan.privacy.unit == CLIENT:
+        _, quorum, _, colluders = thresholds
+        dp = _noise(plan, state, n, quorum=quorum, colluders=colluders, spent=spent)
+        noised = private_encoding(
+            dp, model_dim=len(state.params), embedding_dim=len(state.reference)
+        )
+        _check_use(noised, n, plan)
+        value_bits, ring_bits = noised.value_bits(), noised.ring_bits(n)
+        if plan.scheme == "ckks":
+            ring_bits = ring_bits_for(n, value_bits)
     terms = None
     if plan.scheme == "ckks":
-        made = plan.terms(n, members=population)
+        made = plan.terms(n, members=population, value_bits=value_bits)
         terms = terms_on_wire(made, coordinator_weighs=plan.weights == "coordinator")
-        thresholds = (made.committee.threshold, made.quorum, n - 1, made.colluders)
-    else:
-        chosen = choose(n, dropout=plan.dropout, collusion=plan.collusion, population=population)
-        thresholds = (chosen.threshold, chosen.quorum, chosen.neighbours, chosen.colluders)
     return RoundOffer(
         round_id=state.next_round,
         rounds_done=state.rounds_done,
@@ -74,8 +103,8 @@ def build_offer(
         quorum=thresholds[1],
         neighbours=thresholds[2],
         colluders=thresholds[3],
-        value_bits=plan.value_bits,
-        ring_bits=ring_bits_for(n * plan.max_weight(n), plan.value_bits),
+        value_bits=value_bits,
+        ring_bits=ring_bits,
         chunk_values=plan.chunk_values,
         update_bound=plan.update_bound,
         centroid_bound=plan.centroid_bound,
@@ -86,11 +115,63 @@ def build_offer(
         training=plan.training,
         reference=to_bytes(state.reference),
         ckks=terms,
+        dp=dp,
     )
 
 
+def _thresholds(plan: RunPlan, n: int, population: int) -> tuple[int, int, int, int]:
+    """Return threshold, quorum, neighbours and colluders of a round of `n` nodes."""
+    if plan.scheme == "ckks":
+        made = plan.terms(n, members=population)
+        return made.committee.threshold, made.quorum, n - 1, made.colluders
+    chosen = choose(n, dropout=plan.dropout, collusion=plan.collusion, population=population)
+    return chosen.threshold, chosen.quorum, chosen.neighbours, chosen.colluders
+
+
+def _noise(
+    plan: RunPlan,
+    state: RunState,
+    n: int,
+    *,
+    quorum: int,
+    colluders: int,
+    spent: Sequence[PrivacyEvent],
+) -> DpTerms:
+    """Return the noise of the run's next round."""
+    made = partial(
+        terms_of_round,
+        plan.privacy,
+        clip=state.clip or plan.privacy.clip,
+        n=n,
+        quorum=quorum,
+        honest=quorum - colluders,
+    )
+    multiplier = state.noise_multiplier or multiplier_of(
+        plan.privacy,
+        rounds=plan.rounds,
+        terms=lambda multiplier: made(multiplier=multiplier),
+        sizes=(len(state.params), len(state.reference)),
+        cohort=(n, colluders),
+        spent=spent,
+    )
+    return made(multiplier=multiplier)
+
+
+def _check_use(noised: PrivateEncoding, n: int, plan: RunPlan) -> None:
+    """Refuse a round whose mean nobody could read: the sum of weights drowns in its noise."""
+    most = n / (2 * SURE)  # weights are near 1/2
+    found = noised.std("weight", n)
+    if found > most:
+        raise ConfigError(
+            f"with {n} nodes epsilon = {plan.privacy.epsilon:g} over {plan.rounds} rounds takes "
+            f"noise {found / most:.1f} times too strong to read a mean",
+            hint="use more nodes, fewer rounds or a larger privacy.epsilon, or privacy.unit = "
+            '"record", which suits few nodes; `secagg privacy plan` shows what fits',
+        )
+
+
 def encoding_of(offer: RoundOffer) -> FixedPoint:
-    """Return the layout of the summed vector that an offer prescribes."""
+    """Return the layout of the summed vector that an offer without noise prescribes."""
     segments = (
         Segment("update", offer.model_dim, offer.update_bound),
         Segment("centroid", max(1, len(offer.reference) // 4), offer.centroid_bound),
@@ -119,7 +200,7 @@ def setup_of(
         offer_hash=offer_hash(run_id, offer),
         cohort=offer.cohort,
         signing_keys=keys,
-        dim=encoding_of(offer).dim,
+        dim=_dim_of(offer),
         ring_bits=offer.ring_bits,
         threshold=offer.threshold,
         quorum=offer.quorum,
@@ -130,7 +211,19 @@ def setup_of(
         chunk_values=offer.chunk_values,
         ckks=None if offer.ckks is None else terms_of_offer(offer, offer.ckks),
         coordinator_weighs=offer.ckks is not None and offer.ckks.coordinator_weighs,
+        noise_levels=offer.dp.drop_levels if offer.dp else (),
     )
+
+
+def noised_encoding_of(offer: RoundOffer, dp: DpTerms) -> PrivateEncoding:
+    """Return the layout of the summed vector that an offer with noise prescribes."""
+    return private_encoding(
+        dp, model_dim=offer.model_dim, embedding_dim=max(1, len(offer.reference) // 4)
+    )
+
+
+def _dim_of(offer: RoundOffer) -> int:
+    return (noised_encoding_of(offer, offer.dp) if offer.dp else encoding_of(offer)).dim
 
 
 def check_offer(
@@ -140,7 +233,7 @@ def check_offer(
     node_id: NodeId,
     policy: NodePolicy,
     signing_key: Callable[[NodeId], bytes | None],
-    members: int = 0,
+    facts: PolicyFacts | None = None,
 ) -> RoundSetup:
     """Hold an offer against this node's policy and roster; return what to run (S-06).
 
@@ -150,23 +243,17 @@ def check_offer(
         node_id: This node.
         policy: What this node agrees to.
         signing_key: Active node of the roster to Ed25519 key.
-        members: Active nodes of the roster; the coordinator chooses which of them it asks.
+        facts: What the policy's rules need to know beside the offer.
 
     Raises:
         OfferRefused: with the rule that forbids it.
     """
     n = len(offer.cohort)
-    if offer.scheme not in policy.schemes or offer.scheme not in SCHEMES:
+    if offer.scheme not in SCHEMES:
         raise OfferRefused(
-            RefusalReason.SCHEME_FORBIDDEN,
-            f"scheme {offer.scheme!r} is not in policy.schemes = {list(policy.schemes)}: "
-            "add it there and start the node again, if you agree",
+            RefusalReason.SCHEME_FORBIDDEN, f"there is no scheme {offer.scheme!r} here"
         )
-    if n < policy.min_cohort:
-        raise OfferRefused(
-            RefusalReason.COHORT_TOO_SMALL,
-            f"a cohort of {n} is below policy.min_cohort = {policy.min_cohort}",
-        )
+    check_policy(offer, policy, facts or PolicyFacts())
     if node_id not in offer.cohort:
         raise OfferRefused(RefusalReason.NOT_IN_COHORT, "this node is not in the offered cohort")
     unknown = [node for node in offer.cohort if signing_key(node) is None]
@@ -174,14 +261,16 @@ def check_offer(
         raise OfferRefused(
             RefusalReason.UNKNOWN_MEMBER, f"not active nodes of the roster: {', '.join(unknown)}"
         )
-    _check_thresholds(offer, policy, max(n, members))
-    _check_disclosure(offer, policy)
-    heaviest = offer.ckks.max_weight if offer.ckks else 1
+    why = _terms_insecurity(offer) if offer.scheme == "ckks" else _graph_insecurity(offer)
+    if why:  # P-07
+        raise OfferRefused(RefusalReason.THRESHOLDS_UNSAFE, why)
     try:
-        if offer.ring_bits < ring_bits_for(n * heaviest, offer.value_bits):
+        if offer.ring_bits < _least_ring(offer):
             raise OfferRefused(
                 RefusalReason.PARAMETERS_UNSAFE, f"a sum over {n} nodes can wrap the ring"
             )
+        if offer.dp is not None:
+            _check_noise(offer, offer.dp)
         reference = np.frombuffer(offer.reference[: len(offer.reference) // 4 * 4], dtype="<f4")
         if len(offer.reference) % 4 or not reference.size or not np.isfinite(reference).all():
             raise OfferRefused(RefusalReason.MODEL_UNSUITABLE, "the reference is not a vector")
@@ -195,21 +284,30 @@ def check_offer(
         raise OfferRefused(RefusalReason.PARAMETERS_UNSAFE, str(error)) from error
 
 
-def _check_thresholds(offer: RoundOffer, policy: NodePolicy, members: int) -> None:
-    """Refuse an offer that is not private if as many nodes collude as the policy assumes (P-07).
+def _least_ring(offer: RoundOffer) -> int:
+    """Return the bits of the smallest ring that holds the offer's sum (E-05, D-09)."""
+    n = len(offer.cohort)
+    if offer.dp is not None and offer.ckks is None:
+        return noised_encoding_of(offer, offer.dp).ring_bits(n)
+    return ring_bits_for(n * (offer.ckks.max_weight if offer.ckks else 1), offer.value_bits)
 
-    All that collude may be in the cohort, since the coordinator chooses it (P-09).
-    """
-    least = colluders_among(members, policy.collusion)
-    if offer.colluders < least:
-        raise OfferRefused(
-            RefusalReason.THRESHOLDS_UNSAFE,
-            f"the offer withstands {offer.colluders} colluding nodes, "
-            f"policy.collusion = {policy.collusion:g} of {members} members asks for {least}",
-        )
-    why = _terms_insecurity(offer) if offer.scheme == "ckks" else _graph_insecurity(offer)
+
+def _check_noise(offer: RoundOffer, dp: DpTerms) -> None:
+    """Refuse noise that would not be there, or would not fit (D-10)."""
+    n, sure = len(offer.cohort), offer.quorum - offer.colluders
+    why = ""
+    if not SCHEMES[offer.scheme].private:
+        why = f"under {offer.scheme} the coordinator sees inputs with one node's noise only"
+    elif offer.ckks is not None and offer.ckks.coordinator_weighs:
+        why = "where the coordinator weighs, nodes disclose a distance that no noise covers"
+    elif dp.honest > sure:
+        why = f"the noise counts on {dp.honest} honest nodes, a sum has {sure} for certain"
+    elif dp.drop_levels and dp.drop_levels[-1] < n - offer.quorum:
+        why = f"noise for {dp.drop_levels[-1]} dropouts, {n - offer.quorum} may happen"
+    elif offer.ckks is not None and (offer.value_bits < noised_encoding_of(offer, dp).value_bits()):
+        why = f"noised values do not fit {offer.value_bits} bits"
     if why:
-        raise OfferRefused(RefusalReason.THRESHOLDS_UNSAFE, why)
+        raise OfferRefused(RefusalReason.PARAMETERS_UNSAFE, why)
 
 
 def _graph_insecurity(offer: RoundOffer) -> str | None:
@@ -233,14 +331,3 @@ def _terms_insecurity(offer: RoundOffer) -> str:
     except ConfigError as error:
         return f"{error}; {error.hint}"
     return ""
-
-
-def _check_disclosure(offer: RoundOffer, policy: NodePolicy) -> None:
-    """Refuse to disclose the consistency distance where the policy does not allow it (H-16)."""
-    mode = WEIGHT_MODES[offer.ckks is not None and offer.ckks.coordinator_weighs]
-    if mode not in policy.weights:
-        raise OfferRefused(
-            RefusalReason.WEIGHTS_FORBIDDEN,
-            f"weights {mode!r} are not in policy.weights = {list(policy.weights)}: "
-            "add it there and start the node again, if you agree",
-        )

@@ -18,9 +18,6 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from nodes.session.contribution import encode_update
 from nodes.session.events import (
     Abstained,
     FinalModel,
@@ -36,9 +33,12 @@ from nodes.session.events import (
     SessionStep,
     TrainRequested,
 )
+from nodes.session.guard import Guard
+from nodes.session.inputs import Contribution, nothing_to_give, to_give
 from nodes.session.journal import AnswerJournal
+from nodes.session.ledger import PrivacyLedger
 from nodes.session.model_transfer import ModelReceiver, from_bytes
-from nodes.session.offer import NodePolicy, check_offer, encoding_of
+from nodes.session.policy import NodePolicy
 from secagg.errors import (
     ConfigError,
     LocalProtocolError,
@@ -50,7 +50,7 @@ from secagg.roles import ClientRole, Scheme
 from secagg.round_setup import RoundSetup
 from secagg.schemes import SCHEMES
 from secagg.steps import InputRejected, PeerBlamed, Step, ViewFixed
-from secagg.types import NodeId, RefusalReason, RingVector, Rng, Signer
+from secagg.types import NodeId, RefusalReason, Rng, Signer
 from secagg.version import PROTOCOL_VERSION, VERSION
 from secagg.wire.envelope import NO_RUN, Envelope, open_envelope, seal_envelope
 from secagg.wire.messages import (
@@ -106,6 +106,7 @@ class Participant:
         remembered: From an earlier start of this node, or None.
         rng: Source of all secrets.
         journal: Where a view is on disk before it is co-signed (S-14).
+        ledger: Where a round's cost is on disk before anything of it is sent (B-01).
         members: How many active nodes the newest roster has.
         schemes: Schemes by name; the simulator passes ones that watch.
     """
@@ -120,13 +121,17 @@ class Participant:
         remembered: ParticipantState | None,
         rng: Rng,
         journal: AnswerJournal,
+        ledger: PrivacyLedger,
         members: Callable[[], int],
         schemes: Mapping[str, Scheme] = SCHEMES,
     ) -> None:
         self._signer, self._coordinator, self._signing_key = signer, coordinator, signing_key
-        self._policy, self._rng, self._schemes = policy, rng, schemes
-        self._journal, self._members = journal, members
+        self._rng, self._schemes, self._journal = rng, schemes, journal
         self._memory = remembered or ParticipantState({})
+        self._guard = Guard(
+            signer.node_id, policy, ledger, signing_key=self._member_key, members=members
+        )
+        self._guard.previous = self._memory.last_sum
         self._run_id = NO_RUN
         self._state = State.HELLO
         self._roster_version = 0
@@ -181,20 +186,15 @@ class Participant:
         if offer.round_id != round_id:
             return SessionStep()
         try:
-            vector = encode_update(
-                update,
-                encoding_of(offer),
-                self._rng,
-                weighted_here=not setup.coordinator_weighs,
-            )
+            given = to_give(update, offer, setup, self._rng)
         except LocalProtocolError as error:
             return self.abstain(round_id, str(error), now)
         if not math.isfinite(update.distance):
             return self.abstain(round_id, "its distance from the others is not finite", now)
-        return self._contribute(offer, setup, vector, max(0.0, update.distance), now)
+        return self._contribute(offer, setup, given, max(0.0, update.distance), now)
 
     def abstain(self, round_id: int, why: str, now: float) -> SessionStep:
-        """Give a zero vector of zero weight: the node's data did not yield an update.
+        """Give a zero vector of zero weight, noised as any: the data did not yield an update.
 
         Whether training works out depends on the data, and the coordinator chooses the model it is
         tried on, so even the fact must not show (E-01). Where it weighs the nodes it is told a
@@ -205,7 +205,7 @@ class Participant:
             return SessionStep()
         if offer.round_id != round_id:
             return SessionStep()
-        nothing = np.zeros(setup.dim, dtype=np.uint32)
+        nothing = nothing_to_give(offer, setup, self._rng)
         step = self._contribute(offer, setup, nothing, _USUAL_DISTANCE, now)
         return SessionStep(step.send, (Abstained(round_id, why), *step.events))
 
@@ -213,17 +213,21 @@ class Participant:
         self,
         offer: RoundOffer,
         setup: RoundSetup,
-        vector: RingVector,
+        given: Contribution,
         distance: float,
         now: float,
     ) -> SessionStep:
+        unpaid = self._guard.charge(self._run_id, offer, now + self._wall_offset)
+        if unpaid:  # B-01: nothing of this round leaves
+            return self.forsake(unpaid)
         self._role = self._schemes[offer.scheme].client(
             setup,
-            vector,
+            given.vector,
             self._signer,
             coordinator=self._coordinator,
             rng=self._rng,
             distance=distance if setup.coordinator_weighs else None,  # H-16
+            excess=given.excess,
         )
         self._state = State.AGGREGATING
         return self._absorb(self._role.start(now))
@@ -295,6 +299,13 @@ class Participant:
     def _on_welcome(self, message: Welcome, now: float) -> SessionStep:
         self._heartbeat = max(message.heartbeat, SHORTEST_BEAT)
         self._next_beat = now + self._heartbeat
+        why = self._guard.set_back(message.receipt, self._signing_key(self._signer.node_id))
+        if why:  # B-10: whatever was spent since then is not counted
+            self._run_id = message.run
+            self._end_round()
+            self._state = State.FINISHED
+            bye = self._sealed(Farewell(0))
+            return SessionStep((bye,), (RunOver(complete=False, reason=why),))
         if self._run_id == message.run:
             return SessionStep()
         self._run_id = message.run
@@ -305,17 +316,11 @@ class Participant:
         if offer.round_id <= self._memory.rounds.get(run_id, 0):  # S-05
             raise ReplayError(self._coordinator, f"round {offer.round_id} was offered before")
         self._end_round()
-        self._memory = ParticipantState({**self._memory.rounds, run_id: offer.round_id})
+        rounds = {**self._memory.rounds, run_id: offer.round_id}
+        self._memory = ParticipantState(rounds, self._memory.last_sum)
         remember = Remember(self._memory)
         try:
-            self._setup = check_offer(
-                offer,
-                run_id,
-                node_id=self._signer.node_id,
-                policy=self._policy,
-                signing_key=self._member_key,
-                members=self._members(),
-            )
+            self._setup = self._guard.judge(offer, run_id, now + self._wall_offset)
         except OfferRefused as refused:
             step = self._refuse(offer.round_id, refused)
             return SessionStep(step.send, (remember, *step.events))
@@ -359,7 +364,12 @@ class Participant:
             return SessionStep()
         self._end_round()
         included = self._signer.node_id in message.contributors
-        return SessionStep(events=(RoundEnded(message.round_id, message.outcome, included),))
+        ended = RoundEnded(message.round_id, message.outcome, included)
+        if not included:
+            return SessionStep(events=(ended,))
+        self._guard.previous = message.contributors
+        self._memory = ParticipantState(self._memory.rounds, message.contributors)
+        return SessionStep(events=(Remember(self._memory), ended))
 
     def _on_finished(self, message: RunFinished, now: float) -> SessionStep:
         if self._state is State.FINISHED:
@@ -451,11 +461,18 @@ class Participant:
             return self._hello(now)
         self._next_beat = now + self._heartbeat
         round_id = self._offer.round_id if self._offer else 0
-        return SessionStep(send=(self._sealed(Heartbeat(round_id, self._state.value)),))
+        beat = Heartbeat(round_id, self._state.value, self._guard.new_receipt(self._signer))
+        return SessionStep(send=(self._sealed(beat),))
 
     def _hello(self, now: float) -> SessionStep:
         self._next_beat = now + HELLO_INTERVAL
-        hello = Hello(VERSION, PROTOCOL_VERSION, self._roster_version, now + self._wall_offset)
+        hello = Hello(
+            VERSION,
+            PROTOCOL_VERSION,
+            self._roster_version,
+            now + self._wall_offset,
+            self._guard.receipt(self._signer),
+        )
         return SessionStep(send=(self._sealed(hello),))
 
     def _sealed(self, message: Message) -> tuple[NodeId, Envelope]:

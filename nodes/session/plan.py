@@ -5,10 +5,11 @@ Source: specs/60-session.md section 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from nodes.session.privacy import CLIENT, PrivacySettings
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, colluders_among
 from secagg.ckks import parameters as ckks
 from secagg.ckks.headroom import affordable_weight
@@ -67,6 +68,8 @@ class RunPlan:
     farewell_timeout: float = 30.0
     max_failures: int = 10
     """Aborted rounds in a row after which the run ends incomplete."""
+    privacy: PrivacySettings = field(default_factory=PrivacySettings)
+    """Unit, noise and budget."""
 
     def least_cohort(self, members: int) -> int:
         """Return the fewest nodes a round starts with, of `members` active ones.
@@ -119,12 +122,20 @@ class RunPlan:
         else:
             choose(n, dropout=self.dropout, collusion=self.collusion, population=members)
 
-    def terms(self, n: int, *, members: int | None) -> ckks.CkksParameters:
-        """Return the terms of a round of ckks; raises as `secagg.ckks.parameters.choose` does."""
+    def terms(
+        self, n: int, *, members: int | None, value_bits: int | None = None
+    ) -> ckks.CkksParameters:
+        """Return the terms of a round of ckks; raises as `secagg.ckks.parameters.choose` does.
+
+        Args:
+            n: Nodes in the cohort.
+            members: Active nodes of the roster, or None for the cohort alone.
+            value_bits: Of a node's integers, where noise makes them wider than the plan says.
+        """
         return ckks.choose(
             n,
             members=members,
-            value_bits=self.value_bits,
+            value_bits=value_bits or self.value_bits,
             max_weight=self.max_weight(n),
             dropout=self.dropout,
             collusion=self.collusion,
@@ -134,6 +145,7 @@ class RunPlan:
         scheme_named(self.scheme)
         _check_ranges(self)
         _check_weights(self)
+        _check_privacy(self)
         ring_bits_for(self.min_nodes * self.max_weight(self.min_nodes), self.value_bits)
         if self.min_nodes < 3:
             raise ConfigError(
@@ -172,6 +184,22 @@ def _check_weights(plan: RunPlan) -> None:
         raise ConfigError(
             f"under {plan.scheme} the coordinator cannot weigh what it does not see",
             hint='set scheme = "ckks", or weights = "private"',
+        )
+
+
+def _check_privacy(plan: RunPlan) -> None:
+    """Refuse noise of the unit "client" where it would protect nobody."""
+    if plan.privacy.unit != CLIENT:
+        return
+    if not scheme_named(plan.scheme).private:
+        raise ConfigError(
+            f"under {plan.scheme} the coordinator sees each node's input, with one node's noise",
+            hint='set scheme = "masking" or "ckks", or privacy.unit = "none"',
+        )
+    if plan.weights == "coordinator":
+        raise ConfigError(
+            "where the coordinator weighs, nodes disclose a distance that no noise covers",
+            hint='set weights = "private", or privacy.unit = "none"',
         )
 
 

@@ -21,6 +21,7 @@ from nodes.answer_journal import FileJournal
 from nodes.config import load_node_config
 from nodes.node_daemon import ANSWERS, MEMORY, NodeDaemon
 from nodes.session.events import PeerRejected, RoundEnded, SessionStep, TrainRequested
+from nodes.session.ledger import MemoryLedger
 from nodes.session.offer import build_offer
 from nodes.session.participant import Participant, State
 from nodes.store import hold_state, load_memory, save_memory
@@ -199,6 +200,7 @@ class Daemon:
             rng=os.urandom,
             members=lambda: 0,
             journal=FileJournal(self.state / ANSWERS),
+            ledger=MemoryLedger(),
         )
 
     def _memory(self) -> object:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nodes.session.offer import NodePolicy, build_offer, check_offer, encoding_of, setup_of
+from nodes.session.offer import build_offer, check_offer, encoding_of, setup_of
+from nodes.session.policy import NodePolicy, PolicyFacts
 from secagg.errors import ConfigError, OfferRefused
 from secagg.wire.messages import (
     RoundOffer,
@@ -45,14 +46,14 @@ def test_all_colluding_members_of_the_roster_may_be_in_a_small_cohort() -> None:
     keys = {f"node-{index}": TestSigner(f"node-{index}").public for index in range(9)}
     cohort = ("node-0", "node-1", "node-2")
     offer = build_offer(make_plan(), make_state(), cohort, 1)
-    with pytest.raises(OfferRefused, match="of 9 members asks for 2") as caught:
+    with pytest.raises(OfferRefused, match="of 9 members 2 may be") as caught:
         check_offer(
             offer,
             RUN_ID,
             node_id="node-0",
             policy=NodePolicy(),
             signing_key=keys.get,
-            members=9,
+            facts=PolicyFacts(members=9),
         )
     assert caught.value.reason == "thresholds_unsafe"
     with pytest.raises(ConfigError, match="cannot withstand"):
@@ -61,7 +62,12 @@ def test_all_colluding_members_of_the_roster_may_be_in_a_small_cohort() -> None:
     cohort = tuple(sorted(keys))[:6]
     offer = build_offer(make_plan(), make_state(), cohort, 1, members=9)
     setup = check_offer(
-        offer, RUN_ID, node_id="node-0", policy=NodePolicy(), signing_key=keys.get, members=9
+        offer,
+        RUN_ID,
+        node_id="node-0",
+        policy=NodePolicy(),
+        signing_key=keys.get,
+        facts=PolicyFacts(members=9),
     )
     assert (setup.colluders, setup.quorum) == (2, 5), "one dropout fewer than with two thirds"
 
@@ -93,7 +99,7 @@ def test_all_colluding_members_of_the_roster_may_be_in_a_small_cohort() -> None:
             {"colluders": 0},
             NodePolicy(),
             "thresholds_unsafe",
-            "withstands 0 colluding nodes, policy.collusion = 0.33 of 5 members asks for 1",
+            "withstands 0 colluding nodes, of 5 members 1 may be",
         ),
         ({}, NodePolicy(collusion=0.45), "thresholds_unsafe", "policy.collusion = 0.45"),
         ({"ring_bits": 16}, NodePolicy(), "parameters_unsafe", "can wrap"),

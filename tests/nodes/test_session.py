@@ -26,8 +26,9 @@ from nodes.session.events import (
     TrainRequested,
     WaitingForNodes,
 )
-from nodes.session.offer import NodePolicy, build_offer
+from nodes.session.offer import build_offer
 from nodes.session.participant import State as NodeState
+from nodes.session.policy import NodePolicy
 from secagg.types import RefusalReason
 from secagg.wire.envelope import NO_RUN, open_envelope
 from secagg.wire.messages import (

@@ -20,9 +20,10 @@ from nodes.session.events import (
     TrainRequested,
 )
 from nodes.session.journal import AnswerJournal, MemoryJournal
-from nodes.session.offer import NodePolicy
+from nodes.session.ledger import MemoryLedger, PrivacyLedger
 from nodes.session.participant import Participant
 from nodes.session.plan import RunPlan
+from nodes.session.policy import NodePolicy
 from nodes.session.presence import RosterView
 from secagg.errors import RemoteProtocolError
 from secagg.types import NodeId
@@ -84,6 +85,7 @@ class Run:
     trainer: Callable[[NodeId, TrainRequested], LocalUpdate] = constant_update
     deliver: Filter = lambda sender, to, frame: [frame]
     journals: dict[NodeId, AnswerJournal] = field(default_factory=dict)
+    ledgers: dict[NodeId, PrivacyLedger] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.names = [f"node-{index}" for index in range(self.n)]
@@ -104,6 +106,7 @@ class Run:
             self.signers[COORDINATOR],
             roster=self.roster(),
             server_step=add_mean,
+            ledger=self.ledgers.setdefault(COORDINATOR, MemoryLedger()),
         )
 
     def roster(self, version: int = 1, *, without: tuple[NodeId, ...] = ()) -> RosterView:
@@ -122,6 +125,7 @@ class Run:
                 remembered=self.disk.get(name),
                 rng=InsecureLabelledRng(len(self.events), name),
                 journal=self.journals.setdefault(name, MemoryJournal()),
+                ledger=self.ledgers.setdefault(name, MemoryLedger()),
                 members=lambda: len(self.coordinator._roster.signing_keys),
             )
             self.participants[name].set_roster_version(1)

@@ -1,0 +1,127 @@
+"""What a node allows: offers against its policy and its privacy ledger, and each round charged.
+
+Source: specs/56-policy.md, specs/52-ledger.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from nodes.session.ledger import PrivacyLedger
+from nodes.session.offer import check_offer
+from nodes.session.policy import NodePolicy, PolicyFacts, facts_of_training, rounds_today
+from nodes.session.privacy import RoundCost, cost_of
+from secagg.dp.ledger import LedgerSetBackError
+from secagg.dp.receipts import Receipt, check_receipt, make_receipt
+from secagg.errors import ConfigError, OfferRefused, RemoteProtocolError
+from secagg.round_setup import RoundSetup
+from secagg.types import NodeId, RefusalReason, Signer
+from secagg.wire.messages import RoundOffer
+
+__all__ = ["Guard"]
+
+
+class Guard:
+    """Stands between the coordinator's offers and a node.
+
+    Args:
+        node_id: The node.
+        policy: What it agrees to.
+        ledger: What it has spent.
+        signing_key: Active node of the roster to Ed25519 key.
+        members: How many active nodes the newest roster has.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        policy: NodePolicy,
+        ledger: PrivacyLedger,
+        *,
+        signing_key: Callable[[NodeId], bytes | None],
+        members: Callable[[], int],
+    ) -> None:
+        self._node_id, self._policy, self.ledger = node_id, policy, ledger
+        self._signing_key, self._members = signing_key, members
+        self.previous: tuple[NodeId, ...] | None = None  # contributors of our last sum
+        self._shown = 0  # entries that the coordinator has a receipt for
+
+    def judge(self, offer: RoundOffer, run_id: bytes, wall_time: float) -> RoundSetup:
+        """Hold an offer against policy, ledger and roster; return what to run (S-06).
+
+        Raises:
+            OfferRefused: with the rule that forbids it.
+        """
+        try:
+            cost = cost_of(offer)
+            facts = PolicyFacts(
+                members=self._members(),
+                previous=self.previous,
+                rounds_today=rounds_today(
+                    (entry.wall_time for entry in self.ledger.history().entries), wall_time
+                ),
+                unit=cost.unit,
+                epsilon_after=self._after(cost),
+                training=facts_of_training(offer.training),
+            )
+        except ConfigError as error:
+            raise OfferRefused(RefusalReason.PARAMETERS_UNSAFE, str(error)) from error
+        return check_offer(
+            offer,
+            run_id,
+            node_id=self._node_id,
+            policy=self._policy,
+            signing_key=self._signing_key,
+            facts=facts,
+        )
+
+    def _after(self, cost: RoundCost) -> float:
+        """Return what the ledger would hold of the required unit; infinite for any other."""
+        policy = self._policy
+        if policy.require != cost.unit or policy.delta is None:
+            return math.inf
+        return self.ledger.history().spent_with(cost.unit, cost.event, policy.delta)
+
+    def charge(self, run_id: bytes, offer: RoundOffer, wall_time: float) -> str:
+        """Have the round's cost on disk before anything of it is sent (B-01).
+
+        Returns:
+            "", or why nothing may be sent.
+        """
+        cost = cost_of(offer)
+        try:
+            self.ledger.spend(run_id, offer.round_id, cost.unit, cost.event, now=wall_time)
+        except ConfigError as error:
+            return f"the privacy ledger: {error}; {error.hint}"
+        return ""
+
+    def receipt(self, signer: Signer) -> bytes:
+        """Return a receipt for the whole ledger, or nothing where it is empty or unreadable."""
+        try:
+            history = self.ledger.history()
+        except ConfigError:
+            return b""  # every offer is refused for it
+        self._shown = len(history)
+        return make_receipt(signer, history).to_bytes() if history else b""
+
+    def new_receipt(self, signer: Signer) -> bytes:
+        """Return a receipt if the ledger has grown since the last one."""
+        try:
+            grown = len(self.ledger.history()) > self._shown
+        except ConfigError:
+            return b""
+        return self.receipt(signer) if grown else b""
+
+    def set_back(self, receipt: bytes, key: bytes | None) -> str:
+        """Return why this node's ledger cannot be the newest, by a receipt of its own, or ""."""
+        if not receipt or key is None:
+            return ""
+        try:
+            read = Receipt.from_bytes(receipt, sender=self._node_id)
+            check_receipt(self.ledger.history(), read, self._node_id, key)
+        except LedgerSetBackError as error:
+            return f"{error}; {error.hint}"
+        except (ConfigError, RemoteProtocolError):
+            return ""  # no receipt of ours (B-11); a ledger that cannot be read refuses every offer
+        return ""
