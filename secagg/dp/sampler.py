@@ -198,7 +198,7 @@ def _exp_of_minus(y: NDArray[np.float32], out: NDArray[np.float32]) -> None:
 
 
 def _proposals_for(count: int) -> int:
-    """Return a number of proposals of which `count` are kept but for a rare chance: 92 % are at least."""
+    """Return proposals that nearly always give `count` draws: 92 % and more of them do."""
     return count + count // 8 + 64
 
 
