@@ -118,6 +118,8 @@ class ViewFixed:
 
     digest: bytes
     """32 bytes: SHA-256 over the view; with the node's secrets it decides the answer."""
+    contributors: tuple[NodeId, ...]
+    """Whose inputs the sum is over, by this view; the node itself need not be among them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

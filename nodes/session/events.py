@@ -72,7 +72,7 @@ class ParticipantState:
     """Run id to the newest round of it that this node was offered; no older or equal one is ever
     joined (S-05)."""
     last_sum: tuple[NodeId, ...] | None = None
-    """Contributors of the last sum that this node was in (G-07)."""
+    """Contributors of the last sum that this node co-signed and was in (G-07)."""
 
 
 @dataclass(frozen=True, slots=True)

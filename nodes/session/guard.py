@@ -10,7 +10,13 @@ from collections.abc import Callable
 
 from nodes.session.ledger import PrivacyLedger
 from nodes.session.offer import check_offer
-from nodes.session.policy import NodePolicy, PolicyFacts, facts_of_training, rounds_today
+from nodes.session.policy import (
+    NodePolicy,
+    PolicyFacts,
+    difference_refusal,
+    facts_of_training,
+    rounds_today,
+)
 from nodes.session.privacy import RoundCost, cost_of
 from secagg.dp.ledger import LedgerSetBackError
 from secagg.dp.receipts import Receipt, check_receipt, make_receipt
@@ -95,6 +101,12 @@ class Guard:
         except ConfigError as error:
             return f"the privacy ledger: {error}; {error.hint}"
         return ""
+
+    def too_similar(self, contributors: tuple[NodeId, ...]) -> str:
+        """Return why this node must not co-sign a sum over `contributors`, or "" (G-09)."""
+        if self._node_id not in contributors:
+            return ""  # of the committee that opens it, no more
+        return difference_refusal(self.previous, contributors, self._policy)
 
     def receipt(self, signer: Signer) -> bytes:
         """Return a receipt for the whole ledger, or nothing where it is empty or unreadable."""

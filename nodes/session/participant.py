@@ -364,12 +364,7 @@ class Participant:
             return SessionStep()
         self._end_round()
         included = self._signer.node_id in message.contributors
-        ended = RoundEnded(message.round_id, message.outcome, included)
-        if not included:
-            return SessionStep(events=(ended,))
-        self._guard.previous = message.contributors
-        self._memory = ParticipantState(self._memory.rounds, message.contributors)
-        return SessionStep(events=(Remember(self._memory), ended))
+        return SessionStep(events=(RoundEnded(message.round_id, message.outcome, included),))
 
     def _on_finished(self, message: RunFinished, now: float) -> SessionStep:
         if self._state is State.FINISHED:
@@ -417,6 +412,10 @@ class Participant:
             match event:
                 case PeerBlamed(peer, reason):
                     events.append(PeerRejected(peer, reason))
+                case ViewFixed(_, nodes) if not withheld and self._signer.node_id in nodes:
+                    self._guard.previous = nodes  # G-07: whether it was opened, only others know
+                    self._memory = ParticipantState(self._memory.rounds, nodes)
+                    events.append(Remember(self._memory))
                 case InputRejected(reason) if self._offer is not None:
                     events.append(RoundEnded(self._offer.round_id, reason, included=False))
                     self._end_round()
@@ -433,6 +432,9 @@ class Participant:
                 continue
             if self._offer is None:
                 raise LocalProtocolError("a view without an offer")
+            similar = self._guard.too_similar(event.contributors)
+            if similar:  # G-09
+                return similar
             try:
                 if not self._journal.claim(self._run_id, self._offer.round_id, event.digest):
                     return _ANSWERED

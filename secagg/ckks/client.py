@@ -248,7 +248,7 @@ class CkksClient(PhasedClient):
         cosigned = SurvivorSignature(setup.round_id, signature)
         if self._member is None:
             self._settle(len(survivors))  # nothing is left that the sum needs
-        return self._reply(now, cosigned, events=(ViewFixed(self._view),))  # H-12
+        return self._reply(now, cosigned, events=(ViewFixed(self._view, survivors),))  # H-12
 
     def _on_dealt_shares(self, message: DealtShares, now: float) -> Step:
         if self._member is None:

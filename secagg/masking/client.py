@@ -346,7 +346,7 @@ class MaskingClient(PhasedClient):
         self._view = views.view_digest(self._sharers_digest, survivors)
         signature = views.sign_survivors(self._setup, self._signer, self._view)
         cosigned = SurvivorSignature(self._setup.round_id, signature)
-        return self._reply(now, cosigned, events=(ViewFixed(self._view),))  # M-28
+        return self._reply(now, cosigned, events=(ViewFixed(self._view, survivors),))  # M-28
 
     def _on_unmask_request(self, message: UnmaskRequest, now: float) -> Step:
         self._check_view(message.signatures)  # M-11

@@ -145,7 +145,7 @@ def test_the_view_is_announced_with_the_co_signature_and_not_before() -> None:
     view = by_hand.weighted(COHORT[:4])
     step = by_hand.tell(ME, view)
     digest = view_digest(keys_digest(SETUP, by_hand.shown), view.survivors, view.weights)
-    assert step.events == (ViewFixed(digest),)
+    assert step.events == (ViewFixed(digest, view.survivors),)
     assert len(step.send) == 1
 
 

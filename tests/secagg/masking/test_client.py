@@ -138,7 +138,7 @@ def test_each_owner_gets_one_share_of_one_kind(dropped: tuple[str, ...]) -> None
     survivors = tuple(node for node in SETUP.cohort if node not in dropped)
     client = ROUND.client(ME, STAGE[Survivors])
     cosigned = client.receive(shown(survivors), 0.0)
-    assert cosigned.events == (ViewFixed(view(survivors)),)  # M-28
+    assert cosigned.events == (ViewFixed(view(survivors), survivors),)  # M-28
     step = client.receive(UnmaskRequest(7, signatures(survivors, survivors)), 0.0)
     answer = step.send[0].message
     assert isinstance(answer, UnmaskAnswer)
