@@ -11,6 +11,7 @@ from secagg.wire.codec import encode
 from secagg.wire.messages import (
     Announcement,
     CkksTerms,
+    DpTerms,
     Coin,
     Hello,
     KeyAdvert,
@@ -31,6 +32,7 @@ SHARE: Final = drawn("share", size=33)
 ADVERT: Final = (7, "node-a", 1, HASH, KEM_KEY, HASH, HASH, HASH, SIGNATURE)
 SEALING_KEY: Final = SealingKey("node-a", 1, HASH, KEM_KEY, SIGNATURE)
 TERMS: Final = CkksTerms(False, 1, 2048, 49, 2, 20, 9, 4, 1, 10, 3, 1, 3, 65_521)
+NOISE: Final = DpTerms("discrete-gaussian", 1.5, 2048, 0.75, 2, True, False, (0, 1), None)
 
 SAMPLES: Final[Mapping[str, tuple[Any, ...]]] = {
     "Hello": ("0.1.0", 1, 65_536, 1.5),
@@ -40,7 +42,7 @@ SAMPLES: Final[Mapping[str, tuple[Any, ...]]] = {
     "Refusal": (7, "cohort_too_small", "fünf Knoten sind zu wenige"),
     "RoundOffer": (
         7, 6, 20, 3, "ckks", ("node-a", "node-b", "node-c"), 2, 3, 2, 0, 16, 18, 32_768,
-        4.0, 1.0, 30.0, 600.0, HASH, 1_000_000, b"{}", b"", TERMS,
+        4.0, 1.0, 30.0, 600.0, HASH, 1_000_000, b"{}", b"", TERMS, NOISE,
     ),
     "ModelChunk": (7, 127, b"\x7f"),
     "RoundClosed": (7, "done", ("node-a", "node-c")),
@@ -114,8 +116,8 @@ MALFORMED: Final[Mapping[str, bytes]] = {
     "a signature of 65 bytes": encode(SurvivorSignature(7, bytes(65))),
     "a text header of two bytes": _HELLO[:2] + b"\xd9\x05" + _HELLO[3:],
     "text that is not UTF-8": _HELLO[:2] + b"\xa5\xff\xfe\xfd\xfc\xfb" + _HELLO[8:],
-    "a float in four bytes": _HELLO[:-9] + b"\xca\x3f\xc0\x00\x00",
-    "an integer for a float": _HELLO[:-9] + b"\x01",
+    "a float in four bytes": _HELLO[:-11] + b"\xca\x3f\xc0\x00\x00\xc4\x00",
+    "an integer for a float": _HELLO[:-11] + b"\x01\xc4\x00",
     "an id of 64 characters": encode(SealedShares(7, (("n" * 64, b"x"),), b"")),
     "a box of 257 bytes": encode(SealedShares(7, (("node-b", bytes(257)),), b"")),
     "a box with three parts": _SEALED.replace(b"\x92\xa6", b"\x93\xa6").replace(
@@ -124,6 +126,10 @@ MALFORMED: Final[Mapping[str, bytes]] = {
     "terms of ckks with a field missing": encode(RoundOffer(*SAMPLES["RoundOffer"])).replace(
         b"\x9e\xc2\x01", b"\x9d\x01"
     ),
+    "noise with a field missing": encode(RoundOffer(*SAMPLES["RoundOffer"]))
+    .replace(b"\x99\xb1discrete", b"\x98\xb1discrete")
+    .replace(b"\x92\x00\x01\xc0", b"\x92\x00\x01"),
+    "a receipt of 257 bytes": encode(Hello("0.1.0", 1, 3, 1.5, bytes(257))),
     "nil for a key": encode(Announcement(7, SEALING_KEY, None)).replace(_KEY, b"\xc0"),
     "a distance below 0": encode(Announcement(7, SEALING_KEY, -1)),
     "a distance beyond 64 eighths": encode(Announcement(7, SEALING_KEY, 65)),

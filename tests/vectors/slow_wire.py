@@ -194,13 +194,24 @@ def _grammar(words: str) -> Check:
             isinstance(value, list) and len(value) <= count and all(map(item, value))
         )
     if found := re.fullmatch(r"\((.*)\)", words):
-        parts = [_grammar(part) for part in found[1].split(", ")]
+        parts = [_grammar(part) for part in _split(found[1])]
         return lambda value: (
             isinstance(value, list) and len(value) == len(parts) and all(_fit(parts, value))
         )
     if re.fullmatch(r"[A-Z]\w+", words):
         return lambda value: _is_message(value, words)
     raise ValueError(words)
+
+
+def _split(words: str) -> list[str]:
+    """Return what the commas outside of brackets separate."""
+    parts = [""]
+    for piece in re.split(r"(, )", words):
+        if piece == ", " and parts[-1].count("(") == parts[-1].count(")"):
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
 
 
 def _fit(checks: list[Check], values: list[Any]) -> Iterator[bool]:
