@@ -7,15 +7,15 @@ import pytest
 
 from fl_core.training import LocalUpdate
 from nodes.session.contribution import encode_update, read_sum
-from nodes.session.offer import encoding_of
-from secagg.wire.messages import MESSAGE_TYPES, RoundOffer
+from nodes.session.offer import encoding_of, noised_encoding_of
+from secagg.wire.messages import MESSAGE_TYPES, DpTerms, RoundOffer
 from tests.support.messages import changed, sample
 from tests.support.randomness import InsecureLabelledRng
 
 FROM_A_NODE = {
-    "Hello": {"software", "protocol", "roster_version", "wall_time"},
+    "Hello": {"software", "protocol", "roster_version", "wall_time", "receipt"},
     "Probe": {"software", "protocol"},
-    "Heartbeat": {"round_id", "state"},
+    "Heartbeat": {"round_id", "state", "receipt"},
     "Refusal": {"round_id", "reason", "explanation"},
     "Farewell": {"round_id"},
     "KeyAdvert": {
@@ -61,6 +61,17 @@ def test_no_message_of_a_node_has_a_field_for_its_data() -> None:
     for name, allowed in FROM_A_NODE.items():
         assert fields[name] == allowed
     assert set(fields) == set(FROM_A_NODE) | FROM_THE_COORDINATOR
+
+
+@pytest.mark.req("E-01")
+@pytest.mark.req("D-02")
+@pytest.mark.parametrize("within", [False, True])
+def test_under_noise_nothing_travels_that_it_does_not_cover(within: bool) -> None:
+    """No loss, no counts of rows; whether a node was clipped only inside the noised vector."""
+    noise = DpTerms("discrete-gaussian", 1.0, 2048, 1.0, 2, True, within, (), None)
+    encoding = noised_encoding_of(OFFER, noise)
+    assert [segment.name for segment in encoding.segments] == ["update", "centroid", "weight"]
+    assert encoding.dim == 10 + 3 + 1 + within
 
 
 def update(seed: int, **changes: object) -> LocalUpdate:

@@ -11,8 +11,8 @@ from secagg.wire.codec import encode
 from secagg.wire.messages import (
     Announcement,
     CkksTerms,
-    DpTerms,
     Coin,
+    DpTerms,
     Hello,
     KeyAdvert,
     RoundOffer,
