@@ -10,6 +10,7 @@ import click
 __all__ = ["PARTS", "command"]
 
 PARTS: Final[dict[str, str]] = {
+    "plan": "predict the noise that a budget takes, before anybody trains",
     "show": "print what a ledger's rounds have spent, and what is left",
 }
 """Subcommand to one-line help; the code is `nodes.commands.privacy_<name>.command`."""
@@ -38,5 +39,6 @@ def command() -> None:
     """What differential privacy costs and what was spent of it.
 
     \b
+    secagg privacy plan --nodes 1000 --rounds 20 --epsilon 4
     secagg privacy show state
     """  # noqa: D301 - click reads the escape

@@ -36,6 +36,7 @@ __all__ = [
     "encoding_of",
     "noised_encoding_of",
     "setup_of",
+    "thresholds_of",
 ]
 
 SAMPLE_BUCKETS = (0, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
@@ -75,7 +76,7 @@ def build_offer(
         ConfigError: no round of that cohort does what the plan asks for.
     """
     n, population = len(cohort), max(len(cohort), members)
-    thresholds = _thresholds(plan, n, population)
+    thresholds = thresholds_of(plan, n, population)
     dp, value_bits = None, plan.value_bits
     ring_bits = ring_bits_for(n * plan.max_weight(n), value_bits)
     if plan.privacy.unit == CLIENT:
@@ -119,7 +120,7 @@ def build_offer(
     )
 
 
-def _thresholds(plan: RunPlan, n: int, population: int) -> tuple[int, int, int, int]:
+def thresholds_of(plan: RunPlan, n: int, population: int) -> tuple[int, int, int, int]:
     """Return threshold, quorum, neighbours and colluders of a round of `n` nodes."""
     if plan.scheme == "ckks":
         made = plan.terms(n, members=population)
