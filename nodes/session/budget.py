@@ -49,7 +49,7 @@ class Budget:
         cohort: tuple[NodeId, ...],
         roster: RosterView,
     ) -> RoundOffer | NoOffer:
-        """Return the offer of the next round, or why there is none: it would overspend (B-12)."""
+        """Return the offer of the next round, or why there is none: it would overspend (S-18)."""
         try:
             offer = build_offer(
                 plan,

@@ -331,7 +331,7 @@ class Coordinator:
         return SessionStep()
 
     def _offer_round(self, cohort: tuple[NodeId, ...], now: float) -> SessionStep:
-        """Offer the next round, unless the budget forbids it: then the run is over (B-12)."""
+        """Offer the next round, unless the budget forbids it: then the run is over (S-18)."""
         roster = self._roster
         offer = self._budget.next_offer(self._plan, self._run, cohort, roster)
         if isinstance(offer, NoOffer):

@@ -91,7 +91,7 @@ class Remember:
 
 @dataclass(frozen=True, slots=True)
 class ReceiptKept:
-    """Coordinator: keep this for the node, to be given back (B-10)."""
+    """Coordinator: keep this for the node, to be given back (B-07)."""
 
     node: NodeId
     receipt: bytes = field(repr=False)

@@ -286,7 +286,7 @@ def check_offer(
 
 
 def _least_ring(offer: RoundOffer) -> int:
-    """Return the bits of the smallest ring that holds the offer's sum (E-05, D-09)."""
+    """Return the bits of the smallest ring that holds the offer's sum (E-05, D-11)."""
     n = len(offer.cohort)
     if offer.dp is not None and offer.ckks is None:
         return noised_encoding_of(offer, offer.dp).ring_bits(n)
@@ -294,7 +294,7 @@ def _least_ring(offer: RoundOffer) -> int:
 
 
 def _check_noise(offer: RoundOffer, dp: DpTerms) -> None:
-    """Refuse noise that would not be there, or would not fit (D-10)."""
+    """Refuse noise that would not be there, or would not fit (S-19)."""
     n, sure = len(offer.cohort), offer.quorum - offer.colluders
     why = ""
     if not SCHEMES[offer.scheme].private:

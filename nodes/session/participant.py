@@ -300,7 +300,7 @@ class Participant:
         self._heartbeat = max(message.heartbeat, SHORTEST_BEAT)
         self._next_beat = now + self._heartbeat
         why = self._guard.set_back(message.receipt, self._signing_key(self._signer.node_id))
-        if why:  # B-10: whatever was spent since then is not counted
+        if why:  # B-07: whatever was spent since then is not counted
             self._run_id = message.run
             self._end_round()
             self._state = State.FINISHED

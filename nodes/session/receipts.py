@@ -1,4 +1,4 @@
-"""The receipts of nodes' privacy ledgers that the coordinator keeps for them (B-10).
+"""The receipts of nodes' privacy ledgers that the coordinator keeps for them (B-07).
 
 A node signs how long its ledger is; the coordinator keeps the longest such receipt and gives it
 back when the node joins, so that a ledger that was set back is noticed by its owner.
