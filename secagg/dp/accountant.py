@@ -153,7 +153,7 @@ def _slack(counts: Iterable[tuple[PrivacyEvent, int]]) -> float:
     )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32)  # few, since keys may be long
 def _epsilon(counts: _Counts, delta: float, tight: bool) -> float:
     """Return ε with the truncated mass taken off δ: 1 + e^ε times, as both neighbours have it."""
     if any(isinstance(event, Unprotected) for event, _ in counts):
@@ -183,9 +183,11 @@ def _ideal_epsilon(counts: _Counts, delta: float, tight: bool) -> float:
 def _by_renyi(counts: _Counts, delta: float) -> float:
     from dp_accounting import rdp
 
-    total = np.zeros(len(_ORDERS))
+    rho = math.fsum(n * event.rho for event, n in counts if isinstance(event, ZeroConcentrated))
+    total = _renyi(ZeroConcentrated(rho)).copy()
     for event, count in counts:
-        total += count * _renyi(event)  # Z-07
+        if not isinstance(event, ZeroConcentrated):
+            total += count * _renyi(event)  # Z-07
     return float(rdp.compute_epsilon(_ORDERS, total, delta)[0]) * _ROUND_UP
 
 

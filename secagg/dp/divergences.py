@@ -109,7 +109,7 @@ def fold_discrete_gaussians(variances: Sequence[float]) -> NearGaussian:
     high, low = float(across.sum()) + whole, float(between.sum()) + whole
     # What rounding can do to sums of logarithms, each exact to 1e-15 of itself.
     error = 1e-12 * float(normal.sum() + across.sum() - between.sum())
-    return NearGaussian(total, min(low, 0.0) - error, max(high, 0.0) + error)
+    return NearGaussian(total, min(low, 0.0) - error, max(high, 0.0) + error)  # Z-04
 
 
 def renyi_discrete_gaussians(

@@ -52,9 +52,10 @@ class SumNoise:
     share_variance: float
     """Variance parameter of one node's share, in squared steps."""
     shares: int
-    """Shares that count: of contributors that do not collude, the protected one among them."""
+    """Shares that count: of the fewest contributors that do not collude, the protected one among
+    them (Z-01)."""
     l2: float
-    """Greatest L2 norm of one contribution, in steps, after rounding."""
+    """Greatest L2 norm of one contribution, in steps, after rounding (Z-02)."""
     l1: float
     """Its greatest L1 norm, in steps."""
     dim: int

@@ -162,7 +162,7 @@ def plan(
             "nobody to add noise",
             hint="use more nodes, or lower dropout or colluders",
         )
-    bound = sensitivity(scale, dim)
+    bound = sensitivity(scale, dim)  # Z-02
 
     def event(multiplier: float) -> SumNoise:
         variance = (multiplier * bound.l2) ** 2 / honest
