@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from fl_core.errors import ModelError
 
 __all__ = [
+    "DP_SGD",
     "ENCODER_KINDS",
+    "IN_BATCH",
+    "LOGIT_DP",
+    "PER_RECORD",
+    "RATE_UNITS",
     "ModelConfig",
     "Settings",
     "TrainConfig",
@@ -26,6 +32,20 @@ __all__ = [
 
 ENCODER_KINDS: tuple[str, ...] = ("mlp",)
 """Encoders that `fl_core.encoders` can build."""
+
+DP_SGD: Final = "dp-sgd"
+LOGIT_DP: Final = "logit-dp"
+IN_BATCH: Final = "in-batch"
+PER_RECORD: Final = "per-record"
+
+RATE_UNITS: Final = 1 << 32
+"""A sampling rate is a whole number of these parts: a row is drawn by one 32-bit word."""
+
+MAX_PAIR_BATCH: Final = 64
+"""Largest batch of Logit-DP, which takes the gradient of every pair of rows in it."""
+
+MAX_MULTIPLIER: Final = 16.0
+"""Greatest noise multiplier: beyond it the noise of a step leaves the range of exact samplers."""
 
 MAX_DIM = 65_536
 """Widest layer or input: far above any use, small enough that no hostile offer fills memory."""
@@ -178,6 +198,41 @@ class TrainConfig(Settings):
     """Lengths of runs of columns that belong to one stream and window; () takes the known layout
     of 115 or 100 traffic columns, and otherwise every column alone."""
 
+    objective: str = IN_BATCH
+    """What a row is told from: "in-batch", the other rows of the batch; "per-record", public rows
+    and variants of itself, so that no row's loss depends on another (specs/53-record-level.md)."""
+
+    private: str = ""
+    """Record-level privacy: "" for none, "dp-sgd" with the per-record objective, or "logit-dp" with
+    the in-batch one. `align_weight` and `synthetic_negatives` have no effect under either."""
+
+    optimiser: str = "adam"
+    """Local optimiser: "adam", or "sgd" (without momentum) under `private`."""
+
+    clip_norm: float = 1.0
+    """Greatest L2 norm of a record's gradient (dp-sgd), or of the gradient of one similarity
+    (logit-dp)."""
+
+    noise_multiplier: float = 0.0
+    """Standard deviation of a step's noise in units of the sum's sensitivity; above 0 under
+    `private`."""
+
+    sampling_rate: float = 0.0
+    """q: probability that a row is in a step's batch, each on its own; cut down to a multiple of
+    2^-32. Above 0 under `private`, where `batch_size` does not fix the batch."""
+
+    nominal_rows: int = 0
+    """Rows that a node is taken to have, whatever it has: q times this divides every sum."""
+
+    bank_digest: str = ""
+    """SHA-256 of the public bank, 64 hex digits: all nodes normalise by the same public rows."""
+
+    bank_negatives: int = 32
+    """Public rows that a step's records are told from."""
+
+    own_negatives: int = 0
+    """Corrupted variants of a record that it is told from; 0 detects best on real rows."""
+
     def __post_init__(self) -> None:
         own = "TrainConfig"
         check_integer(own, "steps", self.steps, low=1, high=100_000)
@@ -194,3 +249,85 @@ class TrainConfig(Settings):
                 hint="use true or false",
             )
         check_integers(own, "blocks", self.blocks, at_most=MAX_DIM)
+        self._check_privacy()
+
+    def _check_privacy(self) -> None:
+        """Refuse settings of record-level privacy that are out of range or unsound together."""
+        own = "TrainConfig"
+        _check_choice(own, "objective", self.objective, (IN_BATCH, PER_RECORD))
+        _check_choice(own, "private", self.private, ("", DP_SGD, LOGIT_DP))
+        _check_choice(own, "optimiser", self.optimiser, ("adam", "sgd"))
+        check_number(own, "clip_norm", self.clip_norm, low=1e-6, high=1e6)
+        check_number(own, "noise_multiplier", self.noise_multiplier, low=0.0, high=MAX_MULTIPLIER)
+        check_number(own, "sampling_rate", self.sampling_rate, low=0.0, high=1.0)
+        check_integer(own, "nominal_rows", self.nominal_rows, low=0, high=1 << 40)
+        check_integer(own, "bank_negatives", self.bank_negatives, low=0, high=MAX_BATCH)
+        check_integer(own, "own_negatives", self.own_negatives, low=0, high=64)
+        digest = self.bank_digest
+        if not isinstance(digest, str) or (digest and not _DIGEST.fullmatch(digest)):
+            raise ModelError(
+                f"{own}.bank_digest is {digest!r}",
+                hint="use the 64 hex digits of PublicBank.digest",
+            )
+        if self.private:
+            self._check_private()
+        else:
+            self._check_plain()
+
+    def _check_private(self) -> None:
+        """Refuse what is unsound together under record-level privacy, or not enough for it."""
+        own = "TrainConfig"
+        if self.private == DP_SGD and self.objective == IN_BATCH:  # Q-02
+            raise ModelError(
+                "per-record clipping bounds nothing under the in-batch InfoNCE: one row is a "
+                "negative of every other row and moves all their gradients",
+                hint='set objective = "per-record", or private = "logit-dp"',
+            )
+        if self.private == LOGIT_DP and self.objective == PER_RECORD:
+            raise ModelError(
+                "logit-dp is for the in-batch objective",
+                hint='set private = "dp-sgd": on the per-record objective it needs less noise',
+            )
+        if self.private == LOGIT_DP and self.batch_size > MAX_PAIR_BATCH:
+            raise ModelError(
+                f"{own}.batch_size is {self.batch_size}: logit-dp takes every pair's gradient",
+                hint=f"use at most {MAX_PAIR_BATCH} with logit-dp",
+            )
+        if self.private == DP_SGD and not self.bank_negatives + self.own_negatives:
+            raise ModelError(
+                "a record has no negatives", hint="set bank_negatives or own_negatives above 0"
+            )
+        if self.noise_multiplier <= 0:  # Q-01
+            raise ModelError(
+                f"{own}.noise_multiplier is {self.noise_multiplier} under private",
+                hint="plan one from epsilon and delta, or leave private empty",
+            )
+        if self.sampling_rate * RATE_UNITS < 1 or not self.nominal_rows or not self.bank_digest:
+            raise ModelError(
+                f"{own}: private training needs sampling_rate, nominal_rows and bank_digest",
+                hint="none of them may come from a node's own rows",
+            )
+
+    def _check_plain(self) -> None:
+        """Refuse settings that only private training reads."""
+        if self.objective != IN_BATCH or self.optimiser != "adam":
+            raise ModelError(
+                f"objective {self.objective!r} with optimiser {self.optimiser!r} is not trained "
+                "without private",
+                hint='set private = "dp-sgd", or leave both as they are',
+            )
+        if self.noise_multiplier:
+            raise ModelError(
+                f"TrainConfig.noise_multiplier is {self.noise_multiplier}, and nothing adds noise",
+                hint='set private = "dp-sgd" or "logit-dp"',
+            )
+
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def _check_choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ModelError(
+            f"{owner}.{name} is {value!r}", hint=f"use one of {', '.join(map(repr, choices))}"
+        )

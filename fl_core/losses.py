@@ -1,4 +1,7 @@
-"""Losses on standardised embeddings: contrast between views, and alignment to the reference."""
+"""Losses on standardised embeddings: contrast between views, and alignment to the reference.
+
+`info_nce` compares the rows of a batch with each other; `record_info_nce` leaves each alone.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["alignment", "info_nce"]
+__all__ = ["alignment", "info_nce", "record_info_nce"]
 
 
 def info_nce(
@@ -35,6 +38,30 @@ def info_nce(
         u @ functional.normalize(others, dim=1).T / temperature
     )  # (B, k) @ (k, B+M) -> (B, B+M)
     return functional.cross_entropy(logits, torch.arange(len(u)))
+
+
+def record_info_nce(
+    anchor: Tensor, positive: Tensor, negatives: Tensor, *, temperature: float
+) -> Tensor:
+    """InfoNCE of one record, whose negatives are no other record's.
+
+    L = -log( exp(s(u, v) / tau) / (exp(s(u, v) / tau) + sum_k exp(s(u, n_k) / tau)) ).
+
+    Args:
+        anchor: u, shape (k,).
+        positive: v, shape (k,); another view of the same record.
+        negatives: n, shape (M, k), M >= 1: corrupted variants of the record, and public rows.
+        temperature: tau > 0.
+
+    Returns:
+        Scalar.
+
+    Source: as `info_nce`; specs/53-record-level.md section 2.
+    """
+    u = functional.normalize(anchor, dim=0)
+    others = torch.cat((positive[None], negatives))
+    logits = functional.normalize(others, dim=1) @ u / temperature  # (1+M, k) @ (k,) -> (1+M,)
+    return torch.logsumexp(logits, dim=0) - logits[0]
 
 
 def alignment(z: Tensor, reference: Tensor) -> Tensor:
