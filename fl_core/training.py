@@ -21,6 +21,8 @@ from fl_core.errors import DataError, ModelError
 from fl_core.losses import alignment, info_nce
 from fl_core.normalise import Normaliser, checked_rows
 from fl_core.parameters import ParamSpec, checked_vector
+from fl_core.private_training import Noise, SecretBytes, private_delta
+from fl_core.public_bank import PublicBank
 
 __all__ = ["MIN_TRAIN_ROWS", "LocalUpdate", "consistency", "train_local"]
 
@@ -30,7 +32,11 @@ MIN_TRAIN_ROWS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalUpdate:
-    """What one node found in one round. None of it leaves the node except under the masks."""
+    """What one node found in one round. None of it leaves the node except under the masks.
+
+    After private training only `delta` says anything about the rows, and that within the budget;
+    the other fields are constants, so that passing them on gives nothing away.
+    """
 
     delta: NDArray[np.float32] = field(repr=False)
     """Shape (dim,): parameters after minus parameters before."""
@@ -39,16 +45,16 @@ class LocalUpdate:
     """Shape (embedding_dim,): mean standardised embedding of the validation rows; |c|^2 <= k."""
 
     weight: float
-    """w = 1 / (1 + distance), in (0, 1]."""
+    """w = 1 / (1 + distance), in (0, 1]; 1 after private training."""
 
     distance: float
     """d = mean over validation rows of |z~ - g|^2 / k, at least 0."""
 
     loss: float
-    """Mean training loss over the round's steps."""
+    """Mean training loss over the round's steps; 0 after private training."""
 
     samples: int
-    """Training rows of the node."""
+    """Training rows of the node; 0 after private training."""
 
 
 def consistency(
@@ -80,8 +86,14 @@ def train_local(
     model: ModelConfig,
     config: TrainConfig,
     seed: int,
+    bank: PublicBank | None = None,
+    secret: SecretBytes | None = None,
+    noise: Noise | None = None,
 ) -> LocalUpdate:
     """Train one round on a node's own rows.
+
+    With `config.private` set, the update is differentially private towards each row of `train`
+    (`fl_core.private_training`); `validation` and `reference` are not looked at.
 
     Args:
         params: Shape (dim,): the round's parameters.
@@ -92,6 +104,9 @@ def train_local(
         model: Architecture.
         config: Training settings of the round.
         seed: Derived by the caller from run, round, node and purpose; non-negative.
+        bank: Public rows; needed under `config.private` only, as the next two.
+        secret: Secret uniform bytes.
+        noise: Exact sampler of integer noise.
 
     Returns:
         The update; equal arguments give equal values.
@@ -99,8 +114,21 @@ def train_local(
     Raises:
         DataError: fewer than two training rows, no validation rows, a wrong width, a value that is
             not finite.
-        ModelError: a vector that does not fit the model, or a loss or parameter that is not finite.
+        ModelError: a vector that does not fit the model, or a loss or parameter that is not finite;
+            under `config.private` also a missing or wrong bank, and missing secret or noise.
     """
+    if config.private:
+        delta = private_delta(
+            params,
+            train,
+            model=model,
+            config=config,
+            seed=seed,
+            bank=bank,
+            secret=secret,
+            noise=noise,
+        )
+        return LocalUpdate(delta, np.zeros(model.embedding_dim, np.float32), 1.0, 0.0, 0.0, 0)
     spec = ParamSpec.from_model(model)
     before = checked_vector(params, spec.dim, "the parameter vector")
     g = checked_vector(reference, model.embedding_dim, "the reference vector")
