@@ -18,15 +18,20 @@ from safetensors.numpy import load, save
 
 from keys.store import make_private_folder, write_atomic
 from nodes.session.events import ParticipantState, RunState
-from secagg.errors import ConfigError
+from secagg.dp.receipts import MAX_RECEIPT
+from secagg.errors import ConfigError, DecodeError
 from secagg.types import NodeId
+from secagg.wire.codec import MAX_FRAME, decode, encode
+from secagg.wire.messages import RoundOffer
 
 __all__ = [
     "hold_state",
     "load_memory",
+    "load_offer",
     "load_receipts",
     "load_run",
     "save_memory",
+    "save_offer",
     "save_receipt",
     "save_run",
     "sync_folder",
@@ -212,17 +217,55 @@ def load_memory(path: Path) -> ParticipantState | None:
 def save_receipt(folder: Path, node: NodeId, receipt: bytes) -> None:
     """Keep the newest receipt of a node's privacy ledger; it is a witness, not forced to disk."""
     make_private_folder(folder)
-    fresh = folder / f".{node}"
-    fresh.write_bytes(receipt)
-    fresh.replace(folder / node)
+    _replace(folder / node, receipt)
+
+
+def save_offer(path: Path, offer: RoundOffer) -> None:
+    """Keep the newest offer, for people to hold a policy against; not forced to disk.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    _replace(path, encode(offer))
+
+
+def load_offer(path: Path) -> RoundOffer | None:
+    """Read the newest offer that a node was given, or None where there is none.
+
+    Raises:
+        ConfigError: the file holds no offer of this version.
+    """
+    hint = "give the offer.bin of a node of this version of secagg"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FRAME + 1)
+        message = decode(data, sender=str(path))
+    except FileNotFoundError:
+        return None
+    except DecodeError as error:
+        raise ConfigError(str(error), hint=hint) from error
+    if not isinstance(message, RoundOffer):
+        raise ConfigError(f"{path} is a {type(message).__name__}, no offer", hint=hint)
+    return message
+
+
+def _replace(path: Path, data: bytes) -> None:
+    fresh = path.with_name(f".{path.name}")
+    fresh.write_bytes(data)
+    fresh.replace(path)
 
 
 def load_receipts(folder: Path) -> dict[NodeId, bytes]:
     """Return node to the newest receipt of its ledger; a damaged one helps nobody and is left."""
     if not folder.exists():
         return {}
-    files = [place for place in folder.iterdir() if not place.name.startswith(".")]
-    return {place.name: place.read_bytes()[:256] for place in files}
+    found: dict[NodeId, bytes] = {}
+    for place in folder.iterdir():
+        if place.name.startswith(".") or not place.is_file():
+            continue
+        with contextlib.suppress(OSError), place.open("rb") as file:
+            found[place.name] = file.read(MAX_RECEIPT + 1)
+    return found
 
 
 def write_json(path: Path, value: object) -> None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TextIO, TypeAlias
 
-from nodes.session.events import Checkpoint, ReceiptKept, Remember, SessionEvent
+from nodes.session.events import Checkpoint, OfferSeen, ReceiptKept, Remember, SessionEvent
 
 __all__ = ["Emit", "Record", "event_name", "json_lines", "record_of", "to_log"]
 
@@ -29,7 +29,7 @@ def event_name(event: object) -> str:
 
 def record_of(event: SessionEvent) -> Record | None:
     """Return the record of an event; None for those that only concern the disk."""
-    if isinstance(event, Checkpoint | ReceiptKept | Remember):
+    if isinstance(event, Checkpoint | OfferSeen | ReceiptKept | Remember):
         return None
     shown = {
         field.name: _harmless(getattr(event, field.name))

@@ -74,6 +74,7 @@ class AbortReason(StrEnum):
     SUM_OUT_OF_RANGE = "sum_out_of_range"
     TOO_FEW_NODES = "too_few_nodes"
     ZERO_WEIGHT = "zero_weight"
+    DROWNED_IN_NOISE = "drowned_in_noise"
 
 
 class RefusalReason(StrEnum):

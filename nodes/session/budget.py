@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from nodes.session.events import RunState
 from nodes.session.ledger import PrivacyLedger
@@ -15,11 +16,14 @@ from nodes.session.plan import RunPlan
 from nodes.session.presence import RosterView
 from nodes.session.privacy import NONE, PrivacySettings, cost_of
 from secagg.dp.events import PrivacyEvent
+from secagg.dp.ledger import History, LedgerSetBackError
 from secagg.errors import ConfigError
 from secagg.types import NodeId
 from secagg.wire.messages import RoundOffer
 
-__all__ = ["Budget", "NoOffer"]
+__all__ = ["Budget", "NoOffer", "check_charged"]
+
+_Asked: TypeAlias = tuple[int, tuple[NodeId, ...], tuple[NodeId, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class NoOffer:
     complete: bool
     """Whether the run has a result."""
     reason: str
+    wait: bool = False
+    """Whether there may be one once more nodes are here."""
 
 
 class Budget:
@@ -41,31 +47,50 @@ class Budget:
 
     def __init__(self, settings: PrivacySettings, ledger: PrivacyLedger) -> None:
         self._settings, self._ledger = settings, ledger
+        self._unfit: tuple[_Asked, NoOffer] | None = None
 
     def next_offer(
         self,
         plan: RunPlan,
         run: RunState,
-        cohort: tuple[NodeId, ...],
+        cohort: Sequence[NodeId],
+        here: Sequence[NodeId],
         roster: RosterView,
     ) -> RoundOffer | NoOffer:
-        """Return the offer of the next round, or why there is none: it would overspend (S-18)."""
-        try:
-            offer = build_offer(
-                plan,
-                run,
-                cohort,
-                roster.version,
-                members=len(roster.signing_keys),
-                spent=self._events,
-            )
-        except ConfigError as error:
-            return NoOffer(complete=False, reason=f"{error}; {error.hint}")
+        """Return the offer of the next round, or why there is none: it would overspend (S-18).
+
+        Args:
+            plan: What the operator wants.
+            run: The run so far.
+            cohort: Whom to ask.
+            here: Whom else, those who sit out, if so few give no mean under the noise.
+            roster: The newest.
+        """
+        key = (run.next_round, tuple(cohort), tuple(here), roster.version)
+        if self._unfit is not None and self._unfit[0] == key:
+            return self._unfit[1]  # to find the noise takes a while, and nothing has changed
+        offer = self._built(plan, run, key, members=len(roster.signing_keys))
+        if isinstance(offer, NoOffer):
+            self._unfit = key, offer
+            return offer
         why, done = self._refusal(offer), run.rounds_done
         if not why:
             return offer
         reason = f"the privacy budget ends the run after {done} rounds: one more {why}"
         return NoOffer(complete=done > 0, reason=reason)
+
+    def _built(
+        self, plan: RunPlan, run: RunState, key: _Asked, *, members: int
+    ) -> RoundOffer | NoOffer:
+        _, cohort, here, version = key
+        everybody = here[: plan.cohort_size(len(here), members)]
+        reason = ""
+        for nodes in dict.fromkeys((cohort, everybody)):
+            try:
+                return build_offer(plan, run, nodes, version, members=members, spent=self._events)
+            except ConfigError as error:
+                reason = f"{error}; {error.hint}"
+        return NoOffer(complete=run.rounds_done > 0, reason=reason, wait=len(here) < members)
 
     @property
     def _events(self) -> Sequence[PrivacyEvent]:
@@ -90,13 +115,18 @@ class Budget:
             return None
         return self._ledger.history().spent(self._settings.unit, self._settings.delta)
 
+    def spent_with(self, offer: RoundOffer) -> float:
+        """Return epsilon of all rounds so far of the offer's unit, and this one."""
+        cost = cost_of(offer)
+        return self._ledger.history().spent_with(cost.unit, cost.event, self._settings.delta)
+
     def _refusal(self, offer: RoundOffer) -> str:
         settings, cost = self._settings, cost_of(offer)
         if settings.unit == NONE:
             return ""
         if cost.unit != settings.unit:
             return f"protects {cost.unit!r}, privacy.unit is {settings.unit!r}"
-        after = self._ledger.history().spent_with(cost.unit, cost.event, settings.delta)
+        after = self.spent_with(offer)
         if after <= settings.epsilon:  # NaN overspends
             return ""
         return (
@@ -112,3 +142,24 @@ class Budget:
         """
         cost = cost_of(offer)
         self._ledger.spend(run_id, offer.round_id, cost.unit, cost.event, now=wall_time)
+
+
+def check_charged(run: RunState, history: History) -> None:
+    """Check that all rounds that a checkpoint says were offered are in the ledger (S-22).
+
+    Args:
+        run: The checkpoint's; the ids below its next one were offered.
+        history: This coordinator's ledger.
+
+    Raises:
+        LedgerSetBackError: some are missing.
+    """
+    offered = range(1, run.next_round)
+    missing = [round_id for round_id in offered if not history.has(run.run_id, round_id)]
+    if missing:
+        raise LedgerSetBackError(
+            f"the checkpoint has offered {len(offered)} rounds, and the privacy ledger beside it "
+            f"lacks {len(missing)} of them, from round {missing[0]} on: it was set back or removed",
+            hint="put the newest copies of privacy.jsonl and privacy.jsonl.head back; if there is "
+            "none, choose another coordinator.state folder and count what was spent as unknown",
+        )

@@ -42,6 +42,7 @@ from nodes.session.plan import RunPlan
 from nodes.session.presence import Presence, RosterView
 from nodes.session.receipts import Receipts
 from nodes.session.run_state import ServerStep, advanced, after_offer, done_event, weighed
+from nodes.session.suspicion import SPOILT
 from secagg.errors import LocalProtocolError, RemoteProtocolError, RunMismatchError
 from secagg.roles import Scheme
 from secagg.round_setup import RoundSetup
@@ -74,12 +75,6 @@ from secagg.wire.messages import (
 __all__ = ["Coordinator", "ServerStep", "State"]
 
 _HELLO_PAUSE: Final = 1.0  # seconds between two hellos of a node that are answered
-_SPOILT: Final = (
-    AbortReason.BAD_SHARES,
-    AbortReason.SUM_OUT_OF_RANGE,
-    AbortReason.ZERO_WEIGHT,
-)
-"""What one node can make of a round without being named (S-17)."""
 _CATCH_UP: Final = 2.0  # seconds before the round after an aborted one, for nodes to come back
 
 
@@ -314,32 +309,33 @@ class Coordinator:
         """Start a round when everybody is here, or when enough are and the wait is over."""
         if self._state is not State.WAITING:
             return SessionStep()
-        here = self._present.nodes
+        here, why = self._present.nodes, ""
         members = len(self._roster.signing_keys)
         least = self._plan.least_cohort(members)
         ready = self._present.cohort(self._run.next_round, least)
         cohort = ready[: self._plan.cohort_size(len(ready), members)]
         everybody = len(ready) == members and now >= self._since
         if len(cohort) >= least and (everybody or now >= self._start_at):
-            return self._offer_round(tuple(cohort), now)
+            offer = self._budget.next_offer(self._plan, self._run, cohort, here, self._roster)
+            if not isinstance(offer, NoOffer) or not offer.wait:
+                return self._offer_round(offer, now)
+            least, why = len(here) + 1, f": {offer.reason}"
         if now - self._since > self._plan.give_up:
-            reason = f"only {len(here)} of {least} nodes for {self._plan.give_up:g} s"
+            reason = f"only {len(here)} of {least} nodes for {self._plan.give_up:g} s{why}"
             return self._close(now, complete=False, reason=reason)
         if now >= self._next_report and now >= self._start_at:
             self._next_report = now + self._plan.join_timeout
             return SessionStep(events=(WaitingForNodes(tuple(here), least),))
         return SessionStep()
 
-    def _offer_round(self, cohort: tuple[NodeId, ...], now: float) -> SessionStep:
-        """Offer the next round, unless the budget forbids it: then the run is over (S-18)."""
-        roster = self._roster
-        offer = self._budget.next_offer(self._plan, self._run, cohort, roster)
+    def _offer_round(self, offer: RoundOffer | NoOffer, now: float) -> SessionStep:
+        """Offer the next round, unless there can be none: then the run is over (S-18)."""
         if isinstance(offer, NoOffer):
             self._run = replace(self._run, finished=offer.complete)
             step = SessionStep(events=(Checkpoint(self._run),))
             return step + self._close(now, complete=offer.complete, reason=offer.reason)
         self._budget.charge(self._run.run_id, offer, now + self._wall_offset)
-        setup = setup_of(offer, self._run.run_id, roster.signing_keys.get)
+        setup = setup_of(offer, self._run.run_id, self._roster.signing_keys.get)
         self._run = after_offer(self._run, offer)  # S-04
         role = self._schemes[offer.scheme].coordinator(
             setup, weigh=partial(self._weigh, setup) if setup.coordinator_weighs else None
@@ -347,10 +343,10 @@ class Coordinator:
         self._open, self._state = OpenRound(offer, setup, role, offered_at=now), State.ROUND
         messages: list[Message] = [offer, *model_chunks(offer.round_id, self._run.params)]
         started = RoundStarted(
-            offer.round_id, self._run.rounds_done, self._plan.rounds, cohort, offer.quorum
+            offer.round_id, self._run.rounds_done, self._plan.rounds, offer.cohort, offer.quorum
         )
         step = SessionStep(events=(Checkpoint(self._run), started))
-        step += self._outbox.to_all(cohort, messages)
+        step += self._outbox.to_all(offer.cohort, messages)
         return step + self._absorb(role.start(now), now)
 
     def _weigh(self, setup: RoundSetup, distances: Mapping[NodeId, float]) -> dict[NodeId, int]:
@@ -387,8 +383,9 @@ class Coordinator:
         opened, n = self._round(), len(result.contributors)
         offer = opened.offer
         mean = mean_of(result, offer, opened.setup)
-        if mean is None:
-            return self._lose_round(AbortReason.ZERO_WEIGHT, n, offer.quorum, now)
+        if mean is None:  # S-13, S-20
+            why = AbortReason.DROWNED_IN_NOISE if offer.dp else AbortReason.ZERO_WEIGHT
+            return self._lose_round(why, n, offer.quorum, now)
         self._run = advanced(self._run, mean, self._server_step, self._plan)
         self._failures = 0
         self._took_part |= set(result.contributors)
@@ -410,7 +407,7 @@ class Coordinator:
         for node in opened.late:
             self._present.missed(node, self._run.next_round)
         events: tuple[SessionEvent, ...] = (RoundLost(offer.round_id, reason, alive, needed),)
-        if reason in _SPOILT:
+        if reason in SPOILT:
             spoiler = self._present.spoilt(offer.cohort, self._run.next_round)
             if spoiler is not None:
                 why = "it alone was in every round that failed of late, and may have spoilt them"

@@ -25,6 +25,7 @@ __all__ = [
     "Left",
     "NodeRefused",
     "OfferRejected",
+    "OfferSeen",
     "ParticipantState",
     "PeerRejected",
     "PhaseChanged",
@@ -210,6 +211,13 @@ class TrainRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferSeen:
+    """Node: a new round was offered to us, whether we take it or not (G-11)."""
+
+    offer: RoundOffer = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class OfferRejected:
     """Node: our own policy forbids the offer."""
 
@@ -268,6 +276,7 @@ SessionEvent: TypeAlias = (
     | RunOver
     | TrainRequested
     | OfferRejected
+    | OfferSeen
     | RoundEnded
     | Abstained
     | FinalModel

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Final
 
 from nodes.session.ledger import PrivacyLedger
 from nodes.session.offer import check_offer
@@ -18,14 +19,16 @@ from nodes.session.policy import (
     rounds_today,
 )
 from nodes.session.privacy import RoundCost, cost_of
-from secagg.dp.ledger import LedgerSetBackError
+from secagg.dp.ledger import History, LedgerSetBackError
 from secagg.dp.receipts import Receipt, check_receipt, make_receipt
-from secagg.errors import ConfigError, OfferRefused, RemoteProtocolError
+from secagg.errors import ConfigError, OfferRefused, RemoteProtocolError, SecAggError
 from secagg.round_setup import RoundSetup
 from secagg.types import NodeId, RefusalReason, Signer
 from secagg.wire.messages import RoundOffer
 
 __all__ = ["Guard"]
+
+_UNREADABLE: Final = "this node's privacy ledger cannot be used, so its budget counts as spent"
 
 
 class Guard:
@@ -51,6 +54,7 @@ class Guard:
         self._node_id, self._policy, self.ledger = node_id, policy, ledger
         self._signing_key, self._members = signing_key, members
         self.previous: tuple[NodeId, ...] | None = None  # contributors of our last sum
+        self.halted = False  # the ledger was set back: no round from here on (B-07)
         self._shown = 0  # entries that the coordinator has a receipt for
 
     def judge(self, offer: RoundOffer, run_id: bytes, wall_time: float) -> RoundSetup:
@@ -61,18 +65,21 @@ class Guard:
         """
         try:
             cost = cost_of(offer)
-            facts = PolicyFacts(
-                members=self._members(),
-                previous=self.previous,
-                rounds_today=rounds_today(
-                    (entry.wall_time for entry in self.ledger.history().entries), wall_time
-                ),
-                unit=cost.unit,
-                epsilon_after=self._after(cost),
-                training=facts_of_training(offer.training),
-            )
         except ConfigError as error:
             raise OfferRefused(RefusalReason.PARAMETERS_UNSAFE, str(error)) from error
+        try:
+            history = self.ledger.history()
+        except ConfigError as error:  # B-10; where the ledger lies is not the coordinator's concern
+            hint = f"{error}; {error.hint}"
+            raise OfferRefused(RefusalReason.BUDGET_SPENT, _UNREADABLE, hint=hint) from error
+        facts = PolicyFacts(
+            members=self._members(),
+            previous=self.previous,
+            rounds_today=rounds_today((entry.wall_time for entry in history.entries), wall_time),
+            unit=cost.unit,
+            epsilon_after=self._after(history, cost),
+            training=facts_of_training(offer.training),
+        )
         return check_offer(
             offer,
             run_id,
@@ -82,12 +89,15 @@ class Guard:
             facts=facts,
         )
 
-    def _after(self, cost: RoundCost) -> float:
+    def _after(self, history: History, cost: RoundCost) -> float:
         """Return what the ledger would hold of the required unit; infinite for any other."""
         policy = self._policy
         if policy.require != cost.unit or policy.delta is None:
             return math.inf
-        return self.ledger.history().spent_with(cost.unit, cost.event, policy.delta)
+        try:
+            return history.spent_with(cost.unit, cost.event, policy.delta)
+        except ConfigError:  # G-01: at this delta nothing can be said of it
+            return math.inf
 
     def charge(self, run_id: bytes, offer: RoundOffer, wall_time: float) -> str:
         """Have the round's cost on disk before anything of it is sent (B-01).
@@ -98,7 +108,7 @@ class Guard:
         cost = cost_of(offer)
         try:
             self.ledger.spend(run_id, offer.round_id, cost.unit, cost.event, now=wall_time)
-        except ConfigError as error:
+        except SecAggError as error:
             return f"the privacy ledger: {error}; {error.hint}"
         return ""
 
@@ -133,6 +143,7 @@ class Guard:
             read = Receipt.from_bytes(receipt, sender=self._node_id)
             check_receipt(self.ledger.history(), read, self._node_id, key)
         except LedgerSetBackError as error:
+            self.halted = True
             return f"{error}; {error.hint}"
         except (ConfigError, RemoteProtocolError):
             return ""  # no receipt of ours (B-11); a ledger that cannot be read refuses every offer

@@ -6,13 +6,16 @@ place where they part.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import sys
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from nodes.session.contribution import RoundMean, encode_update, read_sum
 from nodes.session.noised import Contribution, noised_input, read_noised_sum
 from nodes.session.offer import encoding_of, noised_encoding_of
+from secagg.errors import LocalProtocolError
 from secagg.round_setup import RoundSetup
 from secagg.steps import SumReady
 from secagg.types import Rng
@@ -23,18 +26,49 @@ if TYPE_CHECKING:
 
 __all__ = ["Contribution", "mean_of", "nothing_to_give", "to_give"]
 
+_FLOATS: Final = (np.float16, np.float32, np.float64)
+_NUMBERS: Final = (int, float, np.integer, np.floating)
+_RANGES: Final = {
+    "weight": (0.0, 1.0),
+    "distance": (-sys.float_info.max, sys.float_info.max),  # cut to its range where it is told
+    "loss": (-math.inf, math.inf),  # cut as well
+    "samples": (0, 1 << 53),
+}
+
 
 def to_give(update: LocalUpdate, offer: RoundOffer, setup: RoundSetup, rng: Rng) -> Contribution:
     """Return what a node puts into the sum.
 
     Raises:
-        LocalProtocolError: a vector has the wrong shape or is not finite.
+        LocalProtocolError: this is no update that training can give; the message tells no value.
     """
+    _check(update, offer)
     if offer.dp is not None:
         return noised_input(update, noised_encoding_of(offer, offer.dp), setup, rng)
     weighted_here = not setup.coordinator_weighs
     vector = encode_update(update, encoding_of(offer), rng, weighted_here=weighted_here)
     return Contribution(vector)
+
+
+def _check(update: LocalUpdate, offer: RoundOffer) -> None:
+    """Refuse what could be no update of the offered model, before anything reads it (S-21).
+
+    Whoever gets this abstains, so that what training made of the rows does not show.
+    """
+    sizes = {"delta": offer.model_dim, "centroid": len(offer.reference) // 4}
+    for name, size in sizes.items():
+        vector = getattr(update, name, None)
+        if not isinstance(vector, np.ndarray) or vector.dtype not in _FLOATS:
+            kind = getattr(vector, "dtype", type(vector).__name__)
+            raise LocalProtocolError(f"{name} of an update is {kind}, no array of floats")
+        if vector.shape != (size,):
+            raise LocalProtocolError(f"{name} of an update has shape {vector.shape}, not ({size},)")
+        if not np.isfinite(vector).all():
+            raise LocalProtocolError(f"{name} of an update is not finite")
+    for name, (least, most) in _RANGES.items():  # NaN is in none of them
+        value = getattr(update, name, None)
+        if not isinstance(value, _NUMBERS) or not least <= value <= most:
+            raise LocalProtocolError(f"{name} of an update is no number in its range")
 
 
 def nothing_to_give(offer: RoundOffer, setup: RoundSetup, rng: Rng) -> Contribution:

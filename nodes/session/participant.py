@@ -13,7 +13,6 @@ specs/60-session.md section 3.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from nodes.session.events import (
     FinalModel,
     Joined,
     OfferRejected,
+    OfferSeen,
     ParticipantState,
     PeerRejected,
     Remember,
@@ -189,8 +189,6 @@ class Participant:
             given = to_give(update, offer, setup, self._rng)
         except LocalProtocolError as error:
             return self.abstain(round_id, str(error), now)
-        if not math.isfinite(update.distance):
-            return self.abstain(round_id, "its distance from the others is not finite", now)
         return self._contribute(offer, setup, given, max(0.0, update.distance), now)
 
     def abstain(self, round_id: int, why: str, now: float) -> SessionStep:
@@ -275,6 +273,8 @@ class Participant:
                 self._coordinator, f"{type(message).__name__} before a welcome"
             )
         match message:
+            case Welcome() | RoundOffer() if self._guard.halted:
+                return SessionStep()  # B-07: what was on its way when the ledger was found out
             case Welcome():
                 return self._on_welcome(message, now)
             case RosterUpdate():
@@ -318,18 +318,18 @@ class Participant:
         self._end_round()
         rounds = {**self._memory.rounds, run_id: offer.round_id}
         self._memory = ParticipantState(rounds, self._memory.last_sum)
-        remember = Remember(self._memory)
+        remember = OfferSeen(offer), Remember(self._memory)
         try:
             self._setup = self._guard.judge(offer, run_id, now + self._wall_offset)
         except OfferRefused as refused:
             step = self._refuse(offer.round_id, refused)
-            return SessionStep(step.send, (remember, *step.events))
+            return SessionStep(step.send, (*remember, *step.events))
         self._offer, self._state = offer, State.LOADING
         self._receiver = ModelReceiver(
             offer.round_id, offer.model_dim, offer.model_digest, self._coordinator
         )
         self._deadline = now + offer.input_timeout
-        return SessionStep(events=(remember,))
+        return SessionStep(events=remember)
 
     def _on_model_chunk(self, chunk: ModelChunk, now: float) -> SessionStep:
         if self._receiver is None:
@@ -364,7 +364,9 @@ class Participant:
             return SessionStep()
         self._end_round()
         included = self._signer.node_id in message.contributors
-        return SessionStep(events=(RoundEnded(message.round_id, message.outcome, included),))
+        receipt = self._guard.new_receipt(self._signer)  # B-07: there may be no further heartbeat
+        beat = (self._sealed(Heartbeat(0, self._state.value, receipt)),) if receipt else ()
+        return SessionStep(beat, (RoundEnded(message.round_id, message.outcome, included),))
 
     def _on_finished(self, message: RunFinished, now: float) -> SessionStep:
         if self._state is State.FINISHED:
@@ -446,7 +448,8 @@ class Participant:
         self._end_round()
         explanation = str(refused)[:500]
         message = Refusal(round_id, refused.reason, explanation)
-        event = OfferRejected(round_id, refused.reason, explanation)
+        here = f"{explanation}; {refused.hint}" if refused.hint else explanation
+        event = OfferRejected(round_id, refused.reason, here)
         return SessionStep((self._sealed(message),), (event,))
 
     def _member_key(self, node: NodeId) -> bytes | None:

@@ -235,7 +235,7 @@ def multiplier_of(
 
     def events(multiplier: float) -> dict[PrivacyEvent, int]:
         encoding = private_encoding(terms(multiplier), model_dim=sizes[0], embedding_dim=sizes[1])
-        return {**Counter(spent), _dearest(encoding, *cohort): count}
+        return Counter(spent) + Counter({_dearest(encoding, *cohort): count})
 
     return multiplier_for(events, epsilon=settings.epsilon, delta=settings.delta)
 
@@ -247,6 +247,8 @@ def cost_of(offer: RoundOffer) -> RoundCost:
         ConfigError: the terms or the training settings make no sense.
     """
     if offer.dp is not None:
+        if offer.dp.honest > len(offer.cohort):  # the accountant's work grows with it
+            raise ConfigError(f"noise from {offer.dp.honest} nodes of {len(offer.cohort)}")
         encoding = private_encoding(
             offer.dp, model_dim=offer.model_dim, embedding_dim=len(offer.reference) // 4
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from nodes.session.events import ReceiptKept, SessionStep
 from secagg.dp.receipts import Receipt
+from secagg.errors import RemoteProtocolError
 from secagg.types import NodeId
 
 __all__ = ["Receipts"]
@@ -19,7 +20,7 @@ class Receipts:
     """The newest receipt of each node.
 
     Args:
-        stored: Node to its receipt, from earlier starts; what is damaged is left out.
+        stored: Node to its receipt, from earlier starts; what is damaged counts for nothing.
     """
 
     def __init__(self, stored: Mapping[NodeId, bytes]) -> None:
@@ -37,8 +38,20 @@ class Receipts:
         """
         receipt = Receipt.from_bytes(data, sender=node)
         receipt.verify(node, key)
-        kept = self._kept.get(node)
-        if kept is not None and Receipt.from_bytes(kept, sender=node).count >= receipt.count:
+        if self._count(node, key) >= receipt.count:
             return SessionStep()
         self._kept[node] = data
         return SessionStep(events=(ReceiptKept(node, data),))
+
+    def _count(self, node: NodeId, key: bytes) -> int:
+        """Return how many entries the kept receipt is of, -1 where none holds.
+
+        One that was damaged on the disk, or signed by a key that was rotated since, would help its
+        owner no more (B-11): a newer one replaces it, whatever its count.
+        """
+        try:
+            receipt = Receipt.from_bytes(self.of(node), sender=node)
+            receipt.verify(node, key)
+        except RemoteProtocolError:
+            return -1
+        return receipt.count

@@ -12,10 +12,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Final
 
-from secagg.types import NodeId
+from secagg.types import AbortReason, NodeId
 
-__all__ = ["Suspicion"]
+__all__ = ["SPOILT", "Suspicion"]
+
+SPOILT: Final = (
+    AbortReason.BAD_SHARES,
+    AbortReason.SUM_OUT_OF_RANGE,
+    AbortReason.ZERO_WEIGHT,
+)
+"""What one node can make of a round without being named (S-17). That the weights of a sum drown in
+their noise is not among it: honest nodes do that, too (S-20)."""
 
 
 class Suspicion:

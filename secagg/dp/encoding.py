@@ -91,6 +91,8 @@ def default_segments(
     Raises:
         ConfigError: the clip or a dim is out of range.
     """
+    if not _LEAST <= clip <= _MOST:
+        raise ConfigError(f"clip is {clip}", hint=f"use {_LEAST} to {_MOST}")
     return (  # D-04
         PrivateSegment("update", update_dim, 1.0),
         PrivateSegment(
