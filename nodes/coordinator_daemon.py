@@ -17,6 +17,7 @@ from nodes.context import ROSTER_POLL, Membership, open_membership, unlock_from
 from nodes.loop import Waiter, clock, wall_clock
 from nodes.mask_workers import MaskWorkers
 from nodes.privacy_ledger import LEDGER, FileLedger
+from nodes.session.budget import check_charged
 from nodes.session.coordinator import Coordinator, ServerStep, State
 from nodes.session.events import Checkpoint, ReceiptKept, RunOver, RunState, SessionStep
 from nodes.spool import FileSpool
@@ -104,7 +105,8 @@ class CoordinatorDaemon:
         """Serve until the run is over.
 
         Raises:
-            ConfigError: the endpoint cannot be bound, or another process uses the state folder.
+            ConfigError: the endpoint cannot be bound, another process uses the state folder, or
+                what lies there is damaged or was set back.
             RunIncompleteError: the run ended without all its rounds.
         """
         with hold_state(self._members.folder), hold_state(self._checkpoint.parent):
@@ -115,6 +117,8 @@ class CoordinatorDaemon:
             self._resumed = stored is not None
             ledger = FileLedger(self._checkpoint.parent / LEDGER)
             ledger.check()
+            if stored is not None:
+                check_charged(stored, ledger.history())
             with MaskWorkers() as workers:
                 self._session = Coordinator(
                     self._plan,

@@ -23,6 +23,7 @@ from nodes.loop import Waiter, clock, wall_clock
 from nodes.privacy_ledger import LEDGER, FileLedger
 from nodes.session.events import (
     FinalModel,
+    OfferSeen,
     ParticipantState,
     Remember,
     RosterOffered,
@@ -32,17 +33,19 @@ from nodes.session.events import (
     TrainRequested,
 )
 from nodes.session.participant import Participant, State
-from nodes.store import hold_state, load_memory, save_memory, write_json
+from nodes.store import hold_state, load_memory, save_memory, save_offer, write_json
 from nodes.telemetry import Emit, record_of
 from nodes.transport import NodeSocket
 from secagg.errors import KeyMaterialError, RunIncompleteError
 from secagg.schemes import scheme_named
+from secagg.wire.messages import RoundOffer
 
-__all__ = ["ANSWERS", "DETECTOR", "MEMORY", "REPORT", "NodeDaemon"]
+__all__ = ["ANSWERS", "DETECTOR", "MEMORY", "OFFER", "REPORT", "NodeDaemon"]
 
 ANSWERS = "answers.jsonl"
 MEMORY = "memory.json"
 DETECTOR = "detector.safetensors"
+OFFER = "offer.bin"
 REPORT = "report.json"
 _log = logging.getLogger(__name__)
 
@@ -183,6 +186,8 @@ class NodeDaemon:
                     if unsaved:  # S-15: nothing of this step leaves
                         self._act(self._session.forsake(unsaved), socket)
                         return
+                case OfferSeen(offer):
+                    self._keep_offer(offer)
                 case RosterOffered(document):
                     self._take_roster(document)
                 case TrainRequested():
@@ -211,6 +216,13 @@ class NodeDaemon:
         except KeyMaterialError as error:
             return f"the round cannot be remembered: {error}; {error.hint}"
         return ""
+
+    def _keep_offer(self, offer: RoundOffer) -> None:
+        """Leave the newest offer for `secagg policy check`; no round hangs on it (G-11)."""
+        try:
+            save_offer(self._state / OFFER, offer)
+        except OSError as error:
+            _log.warning("offer.not.kept file=%s reason=%s", OFFER, error.strerror or error)
 
     # --- training --------------------------------------------------------------------------------
 

@@ -23,7 +23,10 @@ from nodes.config import (
 from nodes.context import Membership, open_membership, unlock_from
 from nodes.coordinator_daemon import CHECKPOINT
 from nodes.learner import load_data
+from nodes.ledger_checks import hub_ledger, last_offer, ledger_receipt, next_round, node_ledger
 from nodes.loop import clock, wall_clock
+from nodes.node_daemon import MEMORY
+from nodes.session.privacy import NONE
 from nodes.store import hold_state, load_memory, load_run
 from nodes.transport import NodeSocket, check_library
 from secagg.errors import ConfigError, RemoteProtocolError, SecAggError
@@ -88,6 +91,10 @@ def _coordinator_checks(
     yield _run("scheme", lambda: _schemes([config.run.scheme]))
     yield _run("cohort", lambda: _cohort(config, members))
     yield _run("state", lambda: _checkpoint(config))
+    ledger = _run("ledger", lambda: hub_ledger(config))
+    yield ledger
+    if ledger.passed and config.privacy.unit != NONE and not running:  # it may hold the ledger
+        yield _run("privacy", lambda: next_round(config, members))
     if running:
         yield Finding("port", True, "the coordinator is running")
     else:
@@ -98,6 +105,8 @@ def _node_checks(config: NodeConfig, members: Membership, *, running: bool) -> I
     yield _run("scheme", lambda: _schemes(config.policy.schemes))
     yield _run("data", lambda: _data(config))
     yield _run("state", lambda: _memory(config))
+    ledger = _run("ledger", lambda: node_ledger(config))
+    yield ledger
     if running:
         yield Finding("coordinator", True, "the node is running; stop it to test the connection")
         return
@@ -117,6 +126,9 @@ def _node_checks(config: NodeConfig, members: Membership, *, running: bool) -> I
         f"answers, round {welcome.rounds_done} of {welcome.rounds_total}, secagg {welcome.software}"
         + ("" if same else f" (this is {VERSION})"),
     )
+    if ledger.passed:
+        yield _run("receipt", lambda: ledger_receipt(config, members, welcome.receipt))
+        yield _run("offer", lambda: last_offer(config, members, welcome))
     skew = welcome.wall_time - wall_clock()
     yield Finding(
         "clock",
@@ -195,7 +207,7 @@ def _checkpoint(config: CoordinatorConfig) -> str:
 
 def _memory(config: NodeConfig) -> str:
     _writable(config.folder / config.node.state)
-    memory = load_memory(config.folder / config.node.state / "memory.json")
+    memory = load_memory(config.folder / config.node.state / MEMORY)
     return "never took part yet" if memory is None else f"remembers {len(memory.rounds)} runs"
 
 

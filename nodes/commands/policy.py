@@ -22,10 +22,10 @@ from nodes.session.policy import (
     violations,
 )
 from nodes.session.training_settings import settings_of
+from nodes.store import load_offer
 from nodes.toml_files import read_text
 from secagg.assumptions import colluders_among
-from secagg.errors import ConfigError, DecodeError
-from secagg.wire.codec import MAX_FRAME, decode
+from secagg.errors import ConfigError
 from secagg.wire.messages import RoundOffer
 
 __all__ = ["command"]
@@ -128,16 +128,10 @@ def _read_offer(path: Path) -> RoundOffer:
     Raises:
         ConfigError: it is none.
     """
-    with path.open("rb") as file:
-        data = file.read(MAX_FRAME + 1)
-    hint = "give the offer.bin of a node of this version of secagg"
-    try:
-        message = decode(data, sender=str(path))
-    except DecodeError as error:
-        raise ConfigError(str(error), hint=hint) from error
-    if not isinstance(message, RoundOffer):
-        raise ConfigError(f"{path} is a {type(message).__name__}, no offer", hint=hint)
-    return message
+    found = load_offer(path)
+    if found is None:
+        raise ConfigError(f"{path} does not exist", hint="give the offer.bin of a node")
+    return found
 
 
 def _made_offer(path: Path, nodes: int, members: int) -> RoundOffer:

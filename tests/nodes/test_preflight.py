@@ -40,7 +40,8 @@ def findings(path: Path) -> dict[str, Finding]:
 def test_a_node_without_a_coordinator_is_told_which_part_is_missing(federation: Federation) -> None:
     found = findings(federation.node_config("site-0"))
     good = {name for name, finding in found.items() if finding.passed}
-    assert good == {"versions", "configuration", "keys", "roster", "scheme", "data", "state"}
+    checks = {"versions", "configuration", "keys", "roster", "scheme", "data", "state", "ledger"}
+    assert good == checks
     assert "nothing answers at tcp://127.0.0.1:9" in found["network"].detail
     assert "firewall" in found["network"].hint
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,15 @@ class Process:
 class Federation:
     """`n` nodes with small data; nothing runs until it is started."""
 
-    def __init__(self, folder: Path, n: int, *, rounds: int = 3, **run: object) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        n: int,
+        *,
+        rounds: int = 3,
+        privacy: Mapping[str, object] | None = None,
+        **run: object,
+    ) -> None:
         self.folder, self.names = folder, [f"site-{index}" for index in range(n)]
         self.places = provision(
             folder / "keys", "test", "hub", self.names, now=int(time.time()), rng=os.urandom
@@ -120,6 +129,7 @@ class Federation:
             "give_up": 120.0,
             **run,
         }
+        self._privacy = {} if privacy is None else {"privacy": dict(privacy)}
         self.coordinator: Process
         self.nodes: dict[str, Process] = {}
         self.endpoint = ""
@@ -139,6 +149,7 @@ class Federation:
             "run": self._run,
             "model": {"input_dim": N_FEATURES, "hidden": (16,), "embedding_dim": 8},
             "train": {"steps": 4, "batch_size": 32},
+            **self._privacy,
         }
         path.write_text(coordinator_toml(values))
         return path
