@@ -99,6 +99,7 @@ class PairGradients:
             temperature=tau,
             clip_norm=config.clip_norm,
         )
+        # Q-07
         self.step = bound / (CLIP_STEPS - math.sqrt(dim) - _ROUNDING)
         """Gradient in one grid step. Cutting two vectors to whole numbers can part them by another
         sqrt(dim), so the grid is that much coarser than the bound over `CLIP_STEPS`."""

@@ -194,7 +194,7 @@ class RecordGradients:
         whole = gradients * scale.to(gradients.dtype)[:, None]
         if not bool(finite.all()):
             whole = torch.where(finite[:, None], whole, torch.zeros((), dtype=whole.dtype))
-        return whole.trunc_()
+        return whole.trunc_()  # towards zero
 
 
 def chunks(chosen: NDArray[np.integer]) -> NDArray[np.int64]:

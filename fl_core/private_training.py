@@ -66,6 +66,7 @@ def record_cost(config: TrainConfig) -> tuple[float, float, int]:
             "training without record-level privacy has no finite cost",
             hint="set TrainConfig.private",
         )
+    #
     return config.noise_multiplier, _rate_units(config) / RATE_UNITS, config.steps
 
 

@@ -128,6 +128,7 @@ def train_local(
             secret=secret,
             noise=noise,
         )
+        # constants, all but the update
         return LocalUpdate(delta, np.zeros(model.embedding_dim, np.float32), 1.0, 0.0, 0.0, 0)
     spec = ParamSpec.from_model(model)
     before = checked_vector(params, spec.dim, "the parameter vector")

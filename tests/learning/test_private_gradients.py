@@ -136,6 +136,18 @@ def test_no_gradient_is_longer_than_the_clip_on_the_grid(step, clip):
 
 
 @pytest.mark.req("Q-05")
+@pytest.mark.parametrize("width", [997, 5000, 34_624])
+def test_rounding_makes_no_gradient_longer(step, width):
+    """Equal coordinates with a fraction above one half: rounding to nearest would lengthen all."""
+    gradients, _, _, _ = step
+    found = gradients.clipped(torch.full((1, width), 9.0))[0]
+    coordinate = CLIP_STEPS / math.sqrt(width)
+    assert width < 34_624 or coordinate % 1 > 0.5
+    assert square(found) <= CLIP_STEPS**2
+    assert found[0] == math.floor(coordinate * (1 - 2**-18))
+
+
+@pytest.mark.req("Q-05")
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_gradient_that_is_not_finite_counts_as_zero(step, value):
     gradients, _, _, _ = step
