@@ -251,6 +251,14 @@ class TrainConfig(Settings):
         check_integers(own, "blocks", self.blocks, at_most=MAX_DIM)
         self._check_privacy()
 
+    def unprotected(self) -> TrainConfig:
+        """Return the settings without record-level privacy, for what never leaves a node."""
+        if not self.private:
+            return self
+        plain = TrainConfig()
+        kept = ("objective", "private", "optimiser", "noise_multiplier")
+        return dataclasses.replace(self, **{name: getattr(plain, name) for name in kept})
+
     def _check_privacy(self) -> None:
         """Refuse settings of record-level privacy that are out of range or unsound together."""
         own = "TrainConfig"

@@ -37,7 +37,7 @@ class Head:
     """Name of the device, unique in a detector."""
 
     normaliser: Normaliser
-    """From the device's training rows."""
+    """From the device's training rows, or the public one of private training."""
 
     statistics: EmbeddingStatistics
     """From the embeddings of the device's training rows."""
@@ -117,6 +117,7 @@ class Detector:
         device: str,
         feature_names: Sequence[str],
         max_fpr: float = DEFAULT_MAX_FPR,
+        normaliser: Normaliser | None = None,
     ) -> Detector:
         """Fit one device's head on its own benign rows, in closed form.
 
@@ -128,6 +129,8 @@ class Detector:
             device: Name of the head.
             feature_names: The d columns.
             max_fpr: False-positive rate wanted of the threshold, in (0, 1).
+            normaliser: What the encoder was trained under, where that was not each node's own;
+                fitted to `train` if None.
 
         Returns:
             A detector with this one head.
@@ -137,9 +140,8 @@ class Detector:
             ModelError: parameters that do not fit, names that do not fit, `max_fpr` out of range.
         """
         encoder = build_encoder(model, params)
-        normaliser = Normaliser.fit(
-            checked_rows(train, model.input_dim, f"{device}: training rows")
-        )
+        checked = checked_rows(train, model.input_dim, f"{device}: training rows")
+        normaliser = normaliser or Normaliser.fit(checked)
         rows = normaliser.apply(train, f"{device}: training rows")
         held_out = normaliser.apply(validation, f"{device}: validation rows")
         if len(rows) < 2 or len(held_out) < 1:

@@ -13,6 +13,7 @@ from fl_core.baselines import knn_score, pca_score, train_alone
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.detector import DEFAULT_MAX_FPR, Detector
 from fl_core.metrics import DetectionQuality, quality
+from fl_core.normalise import Normaliser
 from fl_core.scoring import benign_threshold
 
 __all__ = [
@@ -81,6 +82,7 @@ def evaluate_device(
     seed: int,
     max_fpr: float = DEFAULT_MAX_FPR,
     extra: Sequence[str] = (),
+    normaliser: Normaliser | None = None,
 ) -> dict[str, DetectionQuality]:
     """Fill one device's rows of the table.
 
@@ -97,6 +99,8 @@ def evaluate_device(
         seed: Run seed.
         max_fpr: False-positive rate the thresholds are set for.
         extra: More baselines, of `EXTRA_METHODS`.
+        normaliser: What the federated encoder was trained under, if not each node's own; `local`
+            trains without privacy, as nothing of it leaves the node.
 
     Returns:
         Method name to quality, in the order of `METHODS`, then `extra`.
@@ -107,7 +111,7 @@ def evaluate_device(
     """
     seeds = [round_seed(seed, r, data.device, "local") for r in range(rounds)]
     alone = train_alone(
-        initial, data.train, data.validation, model=model, config=config, seeds=seeds
+        initial, data.train, data.validation, model=model, config=config.unprotected(), seeds=seeds
     )
     table = {}
     for method, theta in zip(METHODS, (params, alone, initial), strict=True):
@@ -119,6 +123,7 @@ def evaluate_device(
             device=data.device,
             feature_names=data.feature_names,
             max_fpr=max_fpr,
+            normaliser=normaliser if method == METHODS[0] else None,
         )
         table[method] = evaluate(
             detector.score, detector.threshold(), data.test_benign, data.test_attack

@@ -20,7 +20,7 @@ from fl_core.server_opt import ServerOptConfig
 from nodes.policy_file import PolicySection, load_policy, origin_of, to_policy
 from nodes.session.plan import RunPlan
 from nodes.session.policy import NodePolicy, PolicyOrigin
-from nodes.session.privacy import PrivacySettings
+from nodes.session.privacy import RECORD, PrivacySettings
 from nodes.toml_files import Settings, key_lines, parse_settings, read_text
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
 from secagg.errors import ConfigError
@@ -144,6 +144,9 @@ class PrivacySection(Settings, frozen=True):
     """Unit `client`: how fast the clip adapts."""
     spare: float = 0.1
     """Part of the rounds that may abort, which costs budget as well."""
+    drop: tuple[str, ...] = ()
+    """Unit `record`: the columns that the nodes leave out, as in their data.drop: which public rows
+    they normalise by depends on it."""
 
 
 class CoordinatorConfig(Settings, frozen=True):
@@ -164,9 +167,29 @@ class CoordinatorConfig(Settings, frozen=True):
             return ModelConfig.from_dict({"input_dim": 115, **self.model})
 
     def train_config(self) -> TrainConfig:
-        """Return the checked [train] table."""
+        """Return the checked [train] table, with noise where rows are protected.
+
+        Raises:
+            ConfigError: a setting is out of range or at odds with another.
+        """
         with _blaming("train"):
-            return TrainConfig.from_dict(self.train)
+            if self.privacy.unit == RECORD:
+                from nodes.record_training import record_training  # on use: it simulates traffic
+
+                return record_training(
+                    self.train,
+                    self.privacy_settings(),
+                    rounds=self.run.rounds,
+                    width=self.model_config().input_dim,
+                    drop=self.privacy.drop,
+                )
+            train = TrainConfig.from_dict(self.train)
+        if train.private:
+            raise ConfigError(
+                f"[train] private is {train.private!r}, and privacy.unit is {self.privacy.unit!r}",
+                hint='set privacy.unit = "record", or leave [train] private empty',
+            )
+        return train
 
     def server_config(self) -> ServerOptConfig:
         """Return the checked [server] table."""
@@ -222,7 +245,9 @@ class CoordinatorConfig(Settings, frozen=True):
         Raises:
             ConfigError: a setting is out of range or at odds with another.
         """
-        return PrivacySettings(**msgspec.structs.asdict(self.privacy))
+        settings = msgspec.structs.asdict(self.privacy)
+        del settings["drop"]  # of the training
+        return PrivacySettings(**settings)
 
 
 class NodeSection(Settings, frozen=True):
@@ -250,6 +275,9 @@ class DataSection(Settings, frozen=True):
     """What the detector calls the device; its name in the source if left empty."""
     drop: tuple[str, ...] = ()
     """Columns to leave out, as patterns such as "HH_jit_*"."""
+    public: str = ""
+    """Rows with the same columns that are nobody's secret, as for `source`: training that protects
+    single rows normalises by them. Left empty, built-in ones for the traffic columns."""
     seed: int = 0
     """Seed of the built-in data and of splits that need one."""
 

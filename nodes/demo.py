@@ -207,7 +207,7 @@ def _start_coordinator(plan: DemoPlan, fleet: Fleet, width: int) -> Worker:
             "give_up": 180.0,
             "input_timeout": 120.0,
         },
-        "privacy": plan.privacy,
+        "privacy": {**plan.privacy, "drop": list(plan.drop)},
         "model": {"input_dim": width},
     }
     for table, changes in plan.settings.items():

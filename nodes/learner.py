@@ -5,24 +5,29 @@ The one file of `nodes` that runs torch, through `fl_core`.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl_core.config import ModelConfig
+from fl_core.config import ModelConfig, TrainConfig
 from fl_core.data.dataset import DeviceData, drop_columns
 from fl_core.data.sources import list_devices, load_device
 from fl_core.detector import Detector
 from fl_core.errors import DataError, ModelError
 from fl_core.evaluation import evaluate, evaluate_device, round_seed
 from fl_core.parameters import initial_parameters
+from fl_core.public_bank import PublicBank
 from fl_core.training import LocalUpdate, train_local
 from nodes.config import DataSection
 from nodes.session.training_settings import parse_training
+from secagg.dp.sampler import sampler_for
+from secagg.dp.terms import DISCRETE_GAUSSIAN
 
-__all__ = ["Finished", "Learner", "load_data", "use_one_thread"]
+__all__ = ["Finished", "Learner", "exact_noise", "load_data", "load_public", "use_one_thread"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +37,14 @@ class Finished:
     detector: Detector = field(repr=False)
     quality: dict[str, dict[str, float | int]]
     """Method to its numbers on this node's test rows."""
+
+
+def exact_noise(count: int, variance: float) -> NDArray[np.int64]:
+    """Return draws of the discrete Gaussian with that variance, from this machine's secrets.
+
+    Source: specs/51-sampler.md.
+    """
+    return sampler_for(DISCRETE_GAUSSIAN, variance).draw(count, os.urandom).astype(np.int64)
 
 
 def use_one_thread() -> None:
@@ -60,6 +73,19 @@ def load_data(section: DataSection) -> DeviceData:
     return drop_columns(data, section.drop) if section.drop else data
 
 
+def load_public(section: DataSection) -> PublicBank | None:
+    """Load the public rows that a node's configuration names, if it names any.
+
+    Raises:
+        DataError: with file, row, column and mend.
+        ModelError: too few or too many rows.
+    """
+    if not section.public:
+        return None
+    data = load_data(msgspec.structs.replace(section, source=section.public, device="", name=""))
+    return PublicBank.from_rows(data.feature_names, data.train)
+
+
 class Learner:
     """Trains on one node's rows and makes its detector.
 
@@ -68,13 +94,22 @@ class Learner:
         node_id: For the derivation of seeds.
         max_fpr: Rate the threshold is set for.
         baselines: Also evaluate local-only training and a random encoder.
+        public: Rows that are nobody's secret, for training that protects single rows; the built-in
+            ones if None.
     """
 
     def __init__(
-        self, data: DeviceData, node_id: str, *, max_fpr: float, baselines: bool = False
+        self,
+        data: DeviceData,
+        node_id: str,
+        *,
+        max_fpr: float,
+        baselines: bool = False,
+        public: PublicBank | None = None,
     ) -> None:
         self.data, self._node_id = data, node_id
         self._max_fpr, self._baselines = max_fpr, baselines
+        self._public = public
         use_one_thread()
 
     def accept(self, training: bytes, reference: NDArray[np.float32]) -> None:
@@ -84,8 +119,10 @@ class Learner:
             DataError: the model is for other columns.
             ModelError: the settings are out of range.
         """
-        model = parse_training(training).model
+        settings = parse_training(training)
+        model = settings.model
         self._check_width(model)
+        self._bank(settings.train)
         if len(reference) != model.embedding_dim:
             raise ModelError(
                 f"a reference of {len(reference)} values for {model.embedding_dim} dimensions"
@@ -114,7 +151,23 @@ class Learner:
             model=settings.model,
             config=settings.train,
             seed=round_seed(settings.seed, round_id, self._node_id, "train"),
+            bank=self._bank(settings.train),
+            secret=os.urandom,
+            noise=exact_noise,
         )
+
+    def _bank(self, train: TrainConfig) -> PublicBank | None:
+        """Return the public rows that the settings ask for, if any.
+
+        Raises:
+            ModelError: there are none with this node's columns, or they are others.
+        """
+        if not train.private:
+            return None
+        names = self.data.feature_names
+        bank = self._public or PublicBank.builtin(names)
+        bank.check(len(names), train.bank_digest)
+        return bank
 
     def finish(self, training: bytes, params: NDArray[np.float32], rounds: int) -> Finished:
         """Fit this node's detector to the final model and measure it on the node's test rows.
@@ -125,6 +178,8 @@ class Learner:
         """
         settings, data = parse_training(training), self.data
         self._check_width(settings.model)
+        bank = self._bank(settings.train)
+        normaliser = bank.normaliser if bank else None
         detector = Detector.fit_head(
             params,
             settings.model,
@@ -133,6 +188,7 @@ class Learner:
             device=data.device,
             feature_names=data.feature_names,
             max_fpr=self._max_fpr,
+            normaliser=normaliser,
         ).with_provenance({"rounds": rounds, "training": training.decode()})
         if not len(data.test_benign) or not len(data.test_attack):
             return Finished(detector, {})
@@ -146,6 +202,7 @@ class Learner:
                 rounds=max(1, rounds),
                 seed=settings.seed,
                 max_fpr=self._max_fpr,
+                normaliser=normaliser,
             )
         else:
             threshold = detector.threshold()

@@ -16,6 +16,7 @@ from nodes.session.plan import RunPlan
 from nodes.session.policy import NodePolicy, PolicyFacts, check_policy
 from nodes.session.privacy import CLIENT, multiplier_of, private_encoding, terms_of_round
 from nodes.session.terms import terms_of_offer, terms_on_wire
+from nodes.session.training_settings import settings_of
 from secagg.ckks import parameters as ckks
 from secagg.dp.encoding import PrivateEncoding
 from secagg.dp.events import PrivacyEvent
@@ -299,6 +300,8 @@ def _check_noise(offer: RoundOffer, dp: DpTerms) -> None:
     why = ""
     if not SCHEMES[offer.scheme].private:
         why = f"under {offer.scheme} the coordinator sees inputs with one node's noise only"
+    elif (training := settings_of(offer.training)) is not None and training.train.private:
+        why = "a round is charged for one unit: noise for nodes and for rows do not go together"
     elif offer.ckks is not None and offer.ckks.coordinator_weighs:
         why = "where the coordinator weighs, nodes disclose a distance that no noise covers"
     elif dp.honest > sure:

@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from fl_core.config import RATE_UNITS, TrainConfig
+from nodes.session.training_settings import settings_of
 from secagg.dp.accountant import epsilon_of, multiplier_for
 from secagg.dp.encoding import PrivateEncoding, default_segments
-from secagg.dp.events import PrivacyEvent, SumNoise, Unprotected
+from secagg.dp.events import PrivacyEvent, SampledGaussian, SumNoise, Unprotected
 from secagg.dp.excess import Components
 from secagg.dp.levels import choose_levels
 from secagg.dp.terms import DISCRETE_GAUSSIAN, MECHANISMS, NoiseTerms
@@ -35,6 +37,7 @@ __all__ = [
     "multiplier_of",
     "noise_terms",
     "private_encoding",
+    "record_event",
     "terms_of_round",
 ]
 
@@ -253,4 +256,18 @@ def cost_of(offer: RoundOffer) -> RoundCost:
             offer.dp, model_dim=offer.model_dim, embedding_dim=len(offer.reference) // 4
         )
         return RoundCost(CLIENT, _dearest(encoding, len(offer.cohort), offer.colluders))
+    training = settings_of(offer.training)
+    if training is not None and training.train.private:
+        return RoundCost(RECORD, record_event(training.train))
     return RoundCost(NONE, Unprotected())
+
+
+def record_event(train: TrainConfig) -> SampledGaussian:
+    """Return what one round of private training costs a row.
+
+    Args:
+        train: With `private` set.
+    """
+    # The rate as it is drawn: a whole number of 2^-32, by one word a row (Q-05).
+    rate = math.floor(train.sampling_rate * RATE_UNITS) / RATE_UNITS
+    return SampledGaussian(train.noise_multiplier, rate, train.steps)
