@@ -18,7 +18,7 @@ from nodes.answer_journal import FileJournal
 from nodes.config import NodeConfig
 from nodes.context import ROSTER_POLL, open_membership, unlock_from
 from nodes.coordinator_daemon import peak_memory_mb
-from nodes.learner import Learner, load_data
+from nodes.learner import Learner, load_data, load_public
 from nodes.loop import Waiter, clock, wall_clock
 from nodes.privacy_ledger import LEDGER, FileLedger
 from nodes.session.events import (
@@ -76,6 +76,7 @@ class NodeDaemon:
             identity.node_id,
             max_fpr=config.detection.max_fpr,
             baselines=config.detection.baselines,
+            public=load_public(config.data),
         )
         self._session: Participant
         self._waiter = Waiter()
