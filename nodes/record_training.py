@@ -21,7 +21,7 @@ from secagg.errors import ConfigError
 __all__ = ["record_training"]
 
 _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
-    DP_SGD: {"objective": PER_RECORD, "sampling_rate": 0.1, "nominal_rows": 1000},
+    DP_SGD: {"objective": PER_RECORD, "sampling_rate": 0.1, "nominal_rows": 1000, "noise_std": 0.1},
     LOGIT_DP: {
         "objective": IN_BATCH,
         "sampling_rate": 0.02,
@@ -59,6 +59,8 @@ def record_training(
     chosen = {key: value for key, value in given.items() if value != getattr(plain, key, None)}
     way = chosen.get("private", DP_SGD)
     values = {"private": way, **_DEFAULTS.get(str(way), {}), **chosen}
+    if "private" in chosen and "objective" in given:  # both were chosen: unsound ones are refused
+        values["objective"] = given["objective"]
     if "bank_digest" not in chosen:
         values["bank_digest"] = _digest(width, drop)
     if "noise_multiplier" in chosen:

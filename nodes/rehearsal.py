@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_core.data.extractor import FEATURE_NAMES
 from fl_core.data.sources import list_devices, load_device
 from fl_core.evaluation import round_seed
 from fl_core.parameters import ParamSpec
+from fl_core.public_bank import PublicBank
 from fl_core.server_opt import ServerOptConfig
 from fl_core.training import LocalUpdate, train_local
 from nodes.config import CoordinatorConfig, CoordinatorSection, PrivacySection, RunSection
 from nodes.coordinator_daemon import fresh_run, server_step
-from nodes.learner import use_one_thread
+from nodes.learner import exact_noise, use_one_thread
 from nodes.session.events import TrainRequested
+from nodes.session.privacy import RECORD
 from nodes.session.training_settings import parse_training
 from nodes.simulator import Network, Simulation, Trainer
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
@@ -83,7 +86,9 @@ def build_simulation(
         model={"input_dim": width},
         train={"steps": steps},
     )
-    trainer = sharded_training(shards) if shards else random_updates(seed)
+    by_row = config.privacy.unit == RECORD
+    bank = PublicBank.builtin(FEATURE_NAMES) if by_row else None
+    trainer = sharded_training(shards, bank) if shards else random_updates(seed)
     return Simulation(
         config.plan(),
         fresh_run(config, os.urandom),
@@ -95,8 +100,16 @@ def build_simulation(
     )
 
 
-def sharded_training(shards: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Trainer:
-    """Return a trainer that gives node i the i-th pair of training and validation rows."""
+def sharded_training(
+    shards: list[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    bank: PublicBank | None = None,
+) -> Trainer:
+    """Return a trainer that gives node i the i-th pair of training and validation rows.
+
+    Args:
+        shards: A pair for each node.
+        bank: Public rows, for settings that protect single rows.
+    """
     use_one_thread()
 
     def train(node: NodeId, request: TrainRequested) -> LocalUpdate:
@@ -110,6 +123,9 @@ def sharded_training(shards: list[tuple[NDArray[np.float64], NDArray[np.float64]
             model=settings.model,
             config=settings.train,
             seed=round_seed(settings.seed, request.offer.round_id, node, "train"),
+            bank=bank if settings.train.private else None,
+            secret=os.urandom,
+            noise=exact_noise,
         )
 
     return train

@@ -268,6 +268,6 @@ def record_event(train: TrainConfig) -> SampledGaussian:
     Args:
         train: With `private` set.
     """
-    # The rate as it is drawn: a whole number of 2^-32, by one word a row (Q-05).
+    # The rate as it is drawn: a whole number of 2^-32, by one word a row (Q-06).
     rate = math.floor(train.sampling_rate * RATE_UNITS) / RATE_UNITS
     return SampledGaussian(train.noise_multiplier, rate, train.steps)
