@@ -24,6 +24,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 from secagg.errors import ConfigError
 
 __all__ = [
+    "LEAST_FREEDOM",
     "Audit",
     "AuditRound",
     "audit",
@@ -35,7 +36,7 @@ __all__ = [
     "separation_of",
 ]
 
-_LEAST_FREEDOM: Final = 200
+LEAST_FREEDOM: Final = 200
 """Directions without canaries in which the noise is measured, at least."""
 _TURNS: Final = 60
 """Of a bisection: about what floats resolve."""
@@ -68,10 +69,10 @@ class AuditRound:
     def __post_init__(self) -> None:
         if self.scores.shape != self.gave.shape or self.scores.ndim != 1 or not self.scores.size:
             raise ConfigError(f"scores of shape {self.scores.shape}, coins of {self.gave.shape}")
-        if self.freedom < _LEAST_FREEDOM:
+        if self.freedom < LEAST_FREEDOM:
             raise ConfigError(
                 f"{self.freedom} directions are left to measure the noise in",
-                hint=f"use a model with {_LEAST_FREEDOM} parameters more than canaries, or more",
+                hint=f"use a model with {LEAST_FREEDOM} parameters more than canaries, or more",
             )
 
     @property

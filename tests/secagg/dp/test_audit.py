@@ -133,7 +133,7 @@ def test_the_bound_exceeds_the_truth_as_rarely_as_it_says(
 
 @pytest.mark.slow
 @pytest.mark.req("V-06", "V-07", "V-08")
-@pytest.mark.parametrize(("canaries", "rounds"), [(10, 2), (100, 5)])
+@pytest.mark.parametrize(("canaries", "rounds"), [(20, 2), (100, 5)])
 def test_the_bound_exceeds_the_truth_as_rarely_as_it_says_in_thousands_of_runs(
     canaries: int, rounds: int
 ) -> None:
