@@ -12,6 +12,7 @@ __all__ = ["PARTS", "command"]
 PARTS: Final[dict[str, str]] = {
     "plan": "predict the noise that a budget takes, before anybody trains",
     "show": "print what a ledger's rounds have spent, and what is left",
+    "audit": "play a run with canaries, and hold what it shows against the claim",
 }
 """Subcommand to one-line help; the code is `nodes.commands.privacy_<name>.command`."""
 

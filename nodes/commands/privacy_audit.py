@@ -1,0 +1,218 @@
+"""`secagg privacy audit`: what canaries find of the noise that a run claims to have."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import textwrap
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from secagg.dp.terms import DISCRETE_GAUSSIAN, MECHANISMS
+from secagg.schemes import SCHEMES
+
+if TYPE_CHECKING:
+    from nodes.canaries import AuditedRun
+    from nodes.simulator import RoundResult
+
+__all__ = ["FAILED", "command"]
+
+FAILED: Final = 7
+_CONFIDENCE: Final = 0.95
+_WIDTH: Final = 100
+_LABEL: Final = 14
+
+
+@click.command()
+@click.option(
+    "--nodes", default=200, show_default=True, type=click.IntRange(3), help="Nodes, canaries too."
+)
+@click.option(
+    "--canaries",
+    default=100,
+    show_default=True,
+    type=click.IntRange(2),
+    help="Nodes that are canaries.",
+)
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Rounds.")
+@click.option(
+    "--epsilon",
+    default=8.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Budget of all rounds together: what the run is to claim.",
+)
+@click.option(
+    "--delta",
+    default=1e-5,
+    show_default=True,
+    type=click.FloatRange(0, 0.1, min_open=True),
+    help="Probability with which it may fail.",
+)
+@click.option(
+    "--scheme",
+    default="masking",
+    show_default=True,
+    type=click.Choice([name for name, scheme in SCHEMES.items() if scheme.private]),
+    help="How updates are summed.",
+)
+@click.option(
+    "--mechanism",
+    default=DISCRETE_GAUSSIAN,
+    show_default=True,
+    type=click.Choice(list(MECHANISMS)),
+    help="Distribution of a node's noise.",
+)
+@click.option(
+    "--dim",
+    default=4000,
+    show_default=True,
+    type=click.IntRange(300),
+    help="Parameters of the model, about.",
+)
+@click.option(
+    "--dropout",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 0.1),
+    help="Probability that a node crashes in a round.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed.")
+@click.option(
+    "--leave-out-noise",
+    "without",
+    is_flag=True,
+    help="Self-test: the simulated nodes add no noise, and the audit has to fail.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    *,
+    nodes: int,
+    canaries: int,
+    rounds: int,
+    epsilon: float,
+    delta: float,
+    scheme: str,
+    mechanism: str,
+    dim: int,
+    dropout: float,
+    seed: int,
+    without: bool,
+    as_json: bool,
+) -> None:
+    """Play a run with canaries, and hold what the releases show against the ε that is claimed.
+
+    The run is that of `secagg simulate --unit client`: the daemons' own sessions, their clip, their
+    noise, their secure sum. By the toss of a coin a canary gives a vector of the greatest length,
+    or zeros; the auditor sees only the mean of each round. Exit code 7 if ε must be greater than
+    the ledger claims; that happens by chance in 1 of 20 runs at most, if the noise is there and is
+    all that it should be. One that passes proves no ε: bounds are from below.
+
+    \b
+    Examples:
+      secagg privacy audit
+      secagg privacy audit --leave-out-noise
+      secagg privacy audit --nodes 60 --canaries 30 --rounds 3 --epsilon 20 --dim 1000
+      secagg privacy audit --scheme ckks --mechanism skellam --json
+    """  # noqa: D301 - click reads the escape
+    from nodes.canaries import AuditedRun
+    from nodes.noise_faults import noise_scaled
+
+    with noise_scaled(0.0 if without else 1.0):  # V-09
+        run = AuditedRun(
+            nodes,
+            canaries,
+            rounds,
+            scheme=scheme,
+            privacy={"epsilon": epsilon, "delta": delta, "mechanism": mechanism},
+            dim=dim,
+            dropout=dropout,
+            seed=seed,
+        )
+        run.play(_say_round)
+    found = {
+        "unit": "client",
+        "scheme": scheme,
+        "mechanism": mechanism,
+        "nodes": nodes,
+        "canaries": canaries,
+        "dim": run.dim,
+        "noise_left_out": without,
+        **_judged(run, delta),
+    }
+    click.echo(json.dumps(found, indent=2) if as_json else _text(found))
+    if not found["passed"]:
+        click.get_current_context().exit(FAILED)  # V-08
+
+
+def _say_round(result: RoundResult) -> None:
+    click.echo(
+        f"round {result.round_id}: {result.outcome}, {result.contributors} of {result.cohort}",
+        err=True,
+    )
+
+
+def _judged(run: AuditedRun, delta: float) -> dict[str, Any]:
+    from secagg.dp.audit import audit, noticeable
+
+    found = audit(run.judged, delta=delta, confidence=_CONFIDENCE)
+    noticed = noticeable(
+        run.epsilon,
+        given=found.given,
+        rounds=found.rounds,
+        freedom=run.judged[0].freedom,
+        delta=delta,
+        confidence=_CONFIDENCE,
+    )
+    return {
+        "claimed": run.epsilon,
+        **dataclasses.asdict(found),
+        "bound": found.bound,
+        "noticed": noticed,
+        "passed": found.bound <= run.epsilon,
+    }
+
+
+def _text(found: dict[str, Any]) -> str:
+    at, sure = f"at δ = {found['delta']:g}", f"{found['confidence']:.0%} confidence"
+    trials = found["given"] + found["zeros"]
+    lines = {
+        "unit": "client: all that one node contributes, or zeros in its place",
+        "run": f"{found['scheme']}, {found['mechanism']}, {found['nodes']} nodes of which "
+        f"{found['canaries']} are canaries, {found['rounds']} rounds, {found['dim']} parameters",
+        "canaries": f"{found['given']} vectors and {found['zeros']} zeros, told apart in "
+        f"{found['right']} of {trials} guesses; scores {found['mean']:.2f} ± {found['spread']:.2f} "
+        f"and {found['null_mean']:.2f} ± {found['null_spread']:.2f}",
+        "claimed": f"ε = {_upward(found['claimed'])} {at}, by the ledger",
+        "estimate": f"ε about {found['estimate']:.3g} by the mean score, {found['fitted']:.3g} by "
+        "mean and spread; no bounds",
+        "lower bound": f"ε > {_downward(found['bound'])} {at}, with {sure}: "
+        f"{_downward(found['additive_bound'])} by the scores, {_downward(found['guessing_bound'])} "
+        "by the guesses, whatever the mechanism",
+        "sensitivity": f"noise {found['noticed']:.2f} times too weak is noticed in 95 runs of 100",
+        "verdict": "nothing speaks against the claim"
+        if found["passed"]
+        else "FAILED: the releases show more than the claim allows",
+    }
+    if found["noise_left_out"]:
+        lines = {"SELF-TEST": "noise was left out on purpose; the audit has to fail", **lines}
+    return "\n".join(
+        textwrap.fill(
+            text,
+            _WIDTH,
+            initial_indent=f"{label:<{_LABEL}}",
+            subsequent_indent=" " * _LABEL,
+        )
+        for label, text in lines.items()
+    )
+
+
+def _downward(bound: float) -> str:
+    """Return a bound from below with two decimals that is never above it."""
+    return f"{math.floor(bound * 100) / 100:g}"
+
+
+def _upward(claimed: float) -> str:
+    return f"{math.ceil(claimed * 100 - 1e-9) / 100:g}"
