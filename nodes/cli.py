@@ -55,7 +55,7 @@ EXIT_CODES: Final[dict[int, str]] = {
     4: "a key, certificate or roster cannot be used",
     5: "a configuration setting is wrong",
     6: "the run ended without the wanted result (rounds aborted, peers unreachable)",
-    7: "a check failed (preflight, policy check)",
+    7: "a check failed (preflight, policy check, privacy audit)",
     8: "a file or folder cannot be read or written",
     130: "interrupted",
 }
