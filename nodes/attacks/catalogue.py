@@ -16,6 +16,7 @@ from nodes.attacks.graph_attacks import GRAPH_ATTACKS
 from nodes.attacks.key_attacks import KEY_ATTACKS
 from nodes.attacks.network_attacks import NETWORK_ATTACKS
 from nodes.attacks.node_attacks import NODE_ATTACKS
+from nodes.attacks.noise_attacks import noise_attacks
 from nodes.attacks.offer_attacks import OFFER_ATTACKS
 from nodes.attacks.report import Attack
 from nodes.attacks.restored_nodes import RESTORED_ATTACKS
@@ -37,6 +38,7 @@ ATTACKS: Final[dict[str, Attack]] = _by_name(
         *KEY_ATTACKS,
         *GRAPH_ATTACKS,
         *OFFER_ATTACKS,
+        *noise_attacks("masking"),
         *NODE_ATTACKS,
         *UPLOAD_ATTACKS,
         *NETWORK_ATTACKS,
@@ -52,6 +54,7 @@ CKKS_ATTACKS: Final[dict[str, Attack]] = _by_name(
         *CKKS_KEY_ATTACKS,
         *ckks_offers.OFFER_ATTACKS,
         *DISTANCE_ATTACKS,
+        *noise_attacks("ckks"),
         *ANNOUNCEMENT_ATTACKS,
         *ckks_uploads.UPLOAD_ATTACKS,
         *MEMBER_ATTACKS,

@@ -62,6 +62,7 @@ class CkksPuppet(BasePuppet):
         changes: Fields of the set-up that do.
         offers: Node to another offer hash than the others got.
         identities: Of an earlier round of the same nodes; fresh ones by default.
+        excess: Node to the seeds of the noise that it may give back.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class CkksPuppet(BasePuppet):
         changes: Mapping[str, object] | None = None,
         offers: Mapping[NodeId, bytes] | None = None,
         identities: Mapping[NodeId, EphemeralIdentity] | None = None,
+        excess: Mapping[NodeId, tuple[bytes, ...]] | None = None,
     ) -> None:
         known = dict(identities or new_identities(n))
         setup = ckks_setup(n, dim, known, weighs=weighs, terms=terms, changes=changes)
@@ -93,6 +95,7 @@ class CkksPuppet(BasePuppet):
                 coordinator=COORDINATOR,
                 rng=os.urandom,
                 distance=(distances or {}).get(node, 1.0) if weighs else None,
+                excess=(excess or {}).get(node, ()),
             )
             for node in self.nodes
         }

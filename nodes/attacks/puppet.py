@@ -91,6 +91,7 @@ class Puppet(BasePuppet):
         changes: Fields of the set-up that differ from the defaults.
         offers: Node to another offer hash than the others got.
         identities: Of an earlier round of the same nodes; fresh ones by default.
+        excess: Node to the seeds of the noise that it may give back.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Puppet(BasePuppet):
         changes: Mapping[str, object] | None = None,
         offers: Mapping[NodeId, bytes] | None = None,
         identities: Mapping[NodeId, EphemeralIdentity] | None = None,
+        excess: Mapping[NodeId, tuple[bytes, ...]] | None = None,
     ) -> None:
         known = dict(identities or new_identities(n))
         setup = replace(_setup(n, dim, known), **(changes or {}))  # type: ignore[arg-type]
@@ -115,6 +117,7 @@ class Puppet(BasePuppet):
                 self.identities[node],
                 coordinator=COORDINATOR,
                 rng=rng,
+                excess=(excess or {}).get(node, ()),
             )
             for node in self.nodes
         }

@@ -10,6 +10,7 @@ import pytest
 from nodes.answer_journal import FileJournal
 from nodes.attacks.catalogue import ATTACKS
 from nodes.attacks.impostor import Impostor
+from nodes.attacks.noise_attacks import noise_attacks
 from nodes.attacks.report import Attack, Played
 from secagg.masking import adverts, pairs, views
 from secagg.masking.client import MaskingClient
@@ -17,7 +18,12 @@ from secagg.masking.graph import Graph
 from secagg.round_setup import RoundSetup
 from secagg.wire.messages import UnmaskAnswer
 
-OURS = {name: each for name, each in ATTACKS.items() if each.attacker.startswith("coordinator")}
+NOISE = {each.name for each in noise_attacks("masking")}  # in test_noise_attacks.py
+OURS = {
+    name: each
+    for name, each in ATTACKS.items()
+    if each.attacker.startswith("coordinator") and name not in NOISE
+}
 PROMISED = {name: each for name, each in OURS.items() if each.promised}
 FORGED = "relayed a forged advert"
 UNSAFE = "OfferRefused: thresholds_unsafe"
@@ -149,7 +155,8 @@ SIGNATURES: Final[Off] = (views, "verify_survivors", _nothing)
 ADVERTS: Final[Off] = (adverts, "verify_advert", _nothing)
 CONFIRMED: Final[Off] = (pairs, "confirmation", lambda seed: bytes(32))
 NUMBERS: Final[Off] = (RoundSetup, "__post_init__", _nothing)
-POLICY: Final = ("nodes.session.offer._check_thresholds", _nothing)
+POLICY: Final = ("nodes.session.offer._graph_insecurity", _nothing)
+COLLUSION: Final = ("nodes.session.offer.check_policy", _nothing)
 MEMBERS: Final = ("nodes.attacks.offer_attacks.check_offer", _nothing)
 LOCKS: Final[Mapping[str, tuple[Off | tuple[str, Any], ...]]] = {
     "both-shares": (COUNT,),
@@ -171,9 +178,9 @@ LOCKS: Final[Mapping[str, tuple[Off | tuple[str, Any], ...]]] = {
     "cut-arc": ((Graph, "is_whole", _yes),),
     "grinding": ((MaskingClient, "_check_coins", _nothing),),
     "sybil-cohort": (MEMBERS,),
-    "small-cohort": (POLICY,),
+    "small-cohort": (COLLUSION,),
     "lowered-threshold": (POLICY, NUMBERS),
-    "understated-collusion": (POLICY,),
+    "understated-collusion": (COLLUSION,),
     "sparse-offer": (POLICY, NUMBERS),
 }
 """Attack to what has to be switched off for it to work."""
@@ -186,7 +193,7 @@ TWICE_LOCKED: Final = {
     "replayed-keys": (ADVERTS, CONFIRMED),  # what is revealed are never agreement keys (M-05)
     "replayed-capsules": (CONFIRMED,),  # keys and binding are of another round (M-05, M-07)
     "replayed-shares": (),  # an old box does not open (M-08)
-    "cohort-of-two": (POLICY,),  # no round of two can be set up at all (M-03)
+    "cohort-of-two": (COLLUSION, POLICY),  # no round of two can be set up at all (M-03)
     "lowered-quorum": (POLICY, NUMBERS, COUNT),  # two nodes hold too few shares (M-02)
 }
 """Attack to what may be switched off without a gain, since another rule stands behind it."""
