@@ -31,7 +31,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from bench.common import BenchError, describe_machine
-from bench.dp_records import RecordSetting, train_records
+from bench.dp_records import RecordSetting, train_openly, train_records
 from bench.dp_sites import DATA, Deal, Device, SiteTrainer, deal, load
 from bench.dp_tables import TRAINED, Result, draw_figure, table
 from fl_core.baselines import knn_score, pca_score
@@ -215,6 +215,10 @@ def curve(
     dealt = deal(devices, sites=options.sites, seed=seed)
     initial = initial_parameters(model, seed)
     yield from baselines(level, model, dealt, devices, jitter, seed)
+    if level == "record":
+        params = train_openly(dealt.train, dealt.validation, model, records.rounds, seed=seed)
+        found = alarms(heads(params, model, dealt, devices), devices)
+        yield Result(level, "nine devices, no privacy", None, jitter, seed, found)
     for epsilon in options.epsilons:
         if level == "client":
             made = train_clients(dealt, model, setting, epsilon=epsilon, seed=seed)
