@@ -33,9 +33,12 @@ from nodes.session.events import (
     TrainRequested,
 )
 from nodes.session.participant import Participant, State
+from nodes.session.privacy import NONE
 from nodes.store import hold_state, load_memory, save_memory, save_offer, write_json
 from nodes.telemetry import Emit, record_of
 from nodes.transport import NodeSocket
+from secagg.dp.accountant import epsilon_of
+from secagg.dp.events import ZeroConcentrated
 from secagg.errors import KeyMaterialError, RunIncompleteError
 from secagg.schemes import scheme_named
 from secagg.wire.messages import RoundOffer
@@ -98,6 +101,10 @@ class NodeDaemon:
             RunIncompleteError: the coordinator ended the run without all its rounds.
             DataError, ModelError: the detector cannot be made of this node's rows.
         """
+        if self._config.node_policy().require != NONE:
+            # The first ε takes seconds of imports on a busy machine: not within a round, where the
+            # coordinator would take the silence for a death.
+            epsilon_of([ZeroConcentrated(1.0)], 1e-5)
         with hold_state(self._keys), hold_state(self._state):
             # What is remembered is read under the lock: an older process may just have written it.
             journal = FileJournal(self._state / ANSWERS)
