@@ -147,6 +147,12 @@ class PrivacySection(Settings, frozen=True):
     drop: tuple[str, ...] = ()
     """Unit `record`: the columns that the nodes leave out, as in their data.drop: which public rows
     they normalise by depends on it."""
+    epoch_rounds: int = 0
+    """Unit `client`: rounds over which noise is correlated, so that later rounds take back some of
+    it; 0 draws it anew in every round. For nodes that stay, and train in few rounds: set
+    excess_levels = 0 with it."""
+    separation: int = 4
+    """With `epoch_rounds`: rounds from one contribution of a node to its next."""
 
 
 class CoordinatorConfig(Settings, frozen=True):
@@ -194,7 +200,14 @@ class CoordinatorConfig(Settings, frozen=True):
     def server_config(self) -> ServerOptConfig:
         """Return the checked [server] table."""
         with _blaming("server"):
-            return ServerOptConfig.from_dict(self.server)
+            config = ServerOptConfig.from_dict(self.server)
+        if self.privacy.epoch_rounds and config.kind != "fedavg":  # C-14
+            raise ConfigError(
+                f"[server] kind {config.kind!r} does not add rounds up, and correlated noise is "
+                "taken back from such sums only",
+                hint='set kind = "fedavg", or privacy.epoch_rounds = 0',
+            )
+        return config
 
     def plan(self) -> RunPlan:
         """Return what the session runs.

@@ -15,6 +15,7 @@ from nodes.loop import wall_clock
 from nodes.node_daemon import MEMORY, OFFER
 from nodes.privacy_ledger import LEDGER, FileLedger, head_path, read_ledger
 from nodes.session.budget import Budget, NoOffer, check_charged
+from nodes.session.epoch_terms import as_first
 from nodes.session.events import ParticipantState
 from nodes.session.guard import Guard
 from nodes.session.privacy import NONE
@@ -88,7 +89,7 @@ def last_offer(config: NodeConfig, members: Membership, welcome: Welcome) -> str
     )
     guard.previous = memory.last_sum
     try:
-        guard.judge(offer, welcome.run, wall_clock())
+        guard.judge(as_first(offer), welcome.run, wall_clock())  # a daemon that starts has no epoch
     except OfferRefused as refused:
         raise ConfigError(
             f"this node would refuse another round like the last: {refused}", hint=refused.hint

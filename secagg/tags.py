@@ -17,6 +17,8 @@ __all__ = [
     "COMMITTEE",
     "COMMITTEE_KEYS",
     "ENVELOPE",
+    "EPOCH",
+    "EPOCH_ROTATION",
     "GRAPH",
     "KEM_SEED",
     "KEY_ADVERT",
@@ -67,6 +69,8 @@ COMMITTEE_KEYS: Final = _tag("committee-keys")
 BOX_KEY: Final = _tag("box-key")
 PUBLIC_ELEMENTS: Final = _tag("public-elements")
 ROTATION: Final = _tag("rotation")
+EPOCH: Final = _tag("epoch")
+EPOCH_ROTATION: Final = _tag("epoch-rotation")
 WEIGHTED_SURVIVORS: Final = _tag("weighted-survivors")
 LEDGER_ENTRY: Final = _tag("ledger-entry")
 LEDGER_FRAGMENT: Final = _tag("ledger-fragment")

@@ -47,6 +47,20 @@ __all__ = ["command"]
 @weights_option
 @privacy_options
 @click.option(
+    "--epoch-rounds",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 1024),
+    help="Under --unit client: rounds over which noise is correlated; 0 draws it anew each round.",
+)
+@click.option(
+    "--separation",
+    default=4,
+    show_default=True,
+    type=click.IntRange(2, 1024),
+    help="With --epoch-rounds: rounds from one contribution of a node to its next.",
+)
+@click.option(
     "--tolerance",
     default=DEFAULT_DROPOUT,
     show_default="a third",
@@ -75,6 +89,8 @@ def command(
     unit: str,
     epsilon: float,
     delta: float,
+    epoch_rounds: int,
+    separation: int,
     tolerance: float,
     collusion: float,
     data: str,
@@ -96,19 +112,23 @@ def command(
       secagg simulate --nodes 500 --no-train --tolerance 0.1 --collusion 0.1 --json
       secagg simulate --nodes 20 --scheme ckks --weights coordinator --dropout 0.1
       secagg simulate --nodes 200 --unit client --epsilon 8 --rounds 5
+      secagg simulate --nodes 100 --unit client --rounds 16 --epoch-rounds 8 --no-train
     """  # noqa: D301 - click reads the escape
     from nodes.rehearsal import build_simulation
 
     if out:
         out.touch()  # a file that cannot be written is better known before the run than after
     started = time.monotonic()
+    privacy = privacy_table(unit, epsilon, delta)
+    if epoch_rounds:
+        privacy |= {"epoch_rounds": epoch_rounds, "separation": separation, "excess_levels": 0}
     simulation = build_simulation(
         nodes,
         rounds,
         dropout=dropout,
         scheme=scheme,
         weights=weights,
-        privacy=privacy_table(unit, epsilon, delta),
+        privacy=privacy,
         tolerance=tolerance,
         collusion=collusion,
         source=data if train else None,
@@ -132,7 +152,7 @@ def command(
         "dropout": dropout,
         "tolerance": tolerance,
         "collusion": collusion,
-        "privacy": {**privacy_table(unit, epsilon, delta), "unit": unit},
+        "privacy": {**privacy, "unit": unit},
         "seed": seed,
         "wall_seconds": round(wall, 1),
         "rounds": [dataclasses.asdict(result) for result in results],

@@ -19,7 +19,7 @@ from secagg.dp.events import PrivacyEvent
 from secagg.dp.ledger import History, LedgerSetBackError
 from secagg.errors import ConfigError
 from secagg.types import NodeId
-from secagg.wire.messages import RoundOffer
+from secagg.wire.messages import DpTerms, RoundOffer
 
 __all__ = ["Budget", "NoOffer", "check_charged"]
 
@@ -56,6 +56,7 @@ class Budget:
         cohort: Sequence[NodeId],
         here: Sequence[NodeId],
         roster: RosterView,
+        epoch: DpTerms | None = None,
     ) -> RoundOffer | NoOffer:
         """Return the offer of the next round, or why there is none: it would overspend (S-18).
 
@@ -65,11 +66,12 @@ class Budget:
             cohort: Whom to ask.
             here: Whom else, those who sit out, if so few give no mean under the noise.
             roster: The newest.
+            epoch: Terms of the round if it goes on with an epoch of correlated noise.
         """
         key = (run.next_round, tuple(cohort), tuple(here), roster.version)
         if self._unfit is not None and self._unfit[0] == key:
             return self._unfit[1]  # to find the noise takes a while, and nothing has changed
-        offer = self._built(plan, run, key, members=len(roster.signing_keys))
+        offer = self._built(plan, run, key, epoch, members=len(roster.signing_keys))
         if isinstance(offer, NoOffer):
             self._unfit = key, offer
             return offer
@@ -80,14 +82,17 @@ class Budget:
         return NoOffer(complete=done > 0, reason=reason)
 
     def _built(
-        self, plan: RunPlan, run: RunState, key: _Asked, *, members: int
+        self, plan: RunPlan, run: RunState, key: _Asked, epoch: DpTerms | None, *, members: int
     ) -> RoundOffer | NoOffer:
+        """Try the cohort, in its epoch if there is one, then everybody who is here without one."""
         _, cohort, here, version = key
         everybody = here[: plan.cohort_size(len(here), members)]
         reason = ""
-        for nodes in dict.fromkeys((cohort, everybody)):
+        for nodes, terms in dict.fromkeys(((cohort, epoch), (everybody, None))):
             try:
-                return build_offer(plan, run, nodes, version, members=members, spent=self._events)
+                return build_offer(
+                    plan, run, nodes, version, members=members, spent=self._events, epoch=terms
+                )
             except ConfigError as error:
                 reason = f"{error}; {error.hint}"
         return NoOffer(complete=run.rounds_done > 0, reason=reason, wait=len(here) < members)

@@ -34,8 +34,9 @@ class RoundMean:
 
     delta: NDArray[np.float64] = field(repr=False)
     """Shape (model_dim,): Σ wΔθ / Σ w."""
-    centroid: NDArray[np.float64] = field(repr=False)
-    """Shape (embedding_dim,): Σ w·centroid / Σ w, cut to a mean square of 1; the next reference."""
+    centroid: NDArray[np.float64] | None = field(repr=False)
+    """Shape (embedding_dim,): Σ w·centroid / Σ w, cut to a mean square of 1; the next reference.
+    None where no centroids are summed: the reference stays."""
     weight: float
     """Mean weight: the consistency weights, or those that the coordinator gave."""
     loss: float | None

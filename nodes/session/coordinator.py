@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final
 
 from nodes.session.budget import Budget, NoOffer
+from nodes.session.epochs import Epochs
 from nodes.session.events import (
     Checkpoint,
     Joined,
@@ -119,14 +120,13 @@ class Coordinator:
         self._roster, self._server_step, self._schemes = roster, server_step, schemes
         self._outbox = Outbox(signer, state.run_id)
         self._final: tuple[Body, ...] = ()  # the end of the run, with its model
-        self._present = Presence()
+        self._present, self._epochs = Presence(), Epochs()
         self._awaiting: set[NodeId] = set()  # in CLOSING: who has not said farewell
         self._took_part: set[NodeId] = set()
         self._last_hello: dict[NodeId, float] = {}
         self._model_sent: dict[NodeId, float] = {}  # in CLOSING: when, to whoever came back
         self._state = State.WAITING
-        self._since = self._next_report = 0.0
-        self._start_at = 0.0
+        self._since = self._next_report = self._start_at = 0.0
         self._failures = 0
         self._open: OpenRound | None = None
         self._deadline: float | None = None
@@ -313,10 +313,13 @@ class Coordinator:
         members = len(self._roster.signing_keys)
         least = self._plan.least_cohort(members)
         ready = self._present.cohort(self._run.next_round, least)
-        cohort = ready[: self._plan.cohort_size(len(ready), members)]
-        everybody = len(ready) == members and now >= self._since
+        cohort, all_asked = self._epochs.cohort(ready, self._plan, members)
+        everybody = all_asked and now >= self._since
         if len(cohort) >= least and (everybody or now >= self._start_at):
-            offer = self._budget.next_offer(self._plan, self._run, cohort, here, self._roster)
+            epoch = self._epochs.next_terms
+            offer = self._budget.next_offer(
+                self._plan, self._run, cohort, here, self._roster, epoch
+            )
             if not isinstance(offer, NoOffer) or not offer.wait:
                 return self._offer_round(offer, now)
             least, why = len(here) + 1, f": {offer.reason}"
@@ -433,6 +436,7 @@ class Coordinator:
         closed = RoundClosed(offer.round_id, outcome, contributors)
         told = [node for node in offer.cohort if node in self._present]
         self._open = self._deadline = None
+        self._epochs.closed(offer, contributors)
         return self._outbox.to_all(told, [closed]) + SessionStep(events=events)
 
     def _close(self, now: float, *, complete: bool, reason: str) -> SessionStep:
@@ -483,8 +487,7 @@ class Coordinator:
     def _wait(self, now: float, at_least: float) -> None:
         """Stay in WAITING; start no sooner than `at_least`, without all no sooner than that too."""
         self._state, self._since = State.WAITING, now
-        self._start_at = now + at_least
-        self._next_report = now
+        self._start_at, self._next_report = now + at_least, now
         if at_least == _CATCH_UP:
             self._since = now + _CATCH_UP
 

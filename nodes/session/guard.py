@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from nodes.session.epochs import Attendance
 from nodes.session.ledger import PrivacyLedger
 from nodes.session.offer import check_offer
 from nodes.session.policy import (
@@ -53,6 +54,7 @@ class Guard:
     ) -> None:
         self._node_id, self._policy, self.ledger = node_id, policy, ledger
         self._signing_key, self._members = signing_key, members
+        self.epoch = Attendance(node_id)
         self.previous: tuple[NodeId, ...] | None = None  # contributors of our last sum
         self.halted = False  # the ledger was set back: no round from here on (B-07)
         self._shown = 0  # entries that the coordinator has a receipt for
@@ -64,7 +66,7 @@ class Guard:
             OfferRefused: with the rule that forbids it.
         """
         try:
-            cost = cost_of(offer)
+            cost = cost_of(offer, self.epoch.slot_for(offer, run_id))
         except ConfigError as error:
             raise OfferRefused(RefusalReason.PARAMETERS_UNSAFE, str(error)) from error
         try:
@@ -80,7 +82,7 @@ class Guard:
             epsilon_after=self._after(history, cost),
             training=facts_of_training(offer.training),
         )
-        return check_offer(
+        setup = check_offer(
             offer,
             run_id,
             node_id=self._node_id,
@@ -88,6 +90,8 @@ class Guard:
             signing_key=self._signing_key,
             facts=facts,
         )
+        self.epoch.enter(offer, run_id)
+        return setup
 
     def _after(self, history: History, cost: RoundCost) -> float:
         """Return what the ledger would hold of the required unit; infinite for any other."""
@@ -105,7 +109,8 @@ class Guard:
         Returns:
             "", or why nothing may be sent.
         """
-        cost = cost_of(offer)
+        share = self.epoch.share_for(offer)
+        cost = cost_of(offer, share.slot if share else None)
         try:
             self.ledger.spend(run_id, offer.round_id, cost.unit, cost.event, now=wall_time)
         except SecAggError as error:
@@ -117,6 +122,11 @@ class Guard:
         if self._node_id not in contributors:
             return ""  # of the committee that opens it, no more
         return difference_refusal(self.previous, contributors, self._policy)
+
+    def cosigned(self, offer: RoundOffer, contributors: tuple[NodeId, ...]) -> None:
+        """Note a view that this node co-signed, itself among the contributors."""
+        self.previous = contributors  # G-07: whether it was opened, only others know
+        self.epoch.cosigned(offer, contributors)
 
     def receipt(self, signer: Signer) -> bytes:
         """Return a receipt for the whole ledger, or nothing where it is empty or unreadable."""

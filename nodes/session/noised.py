@@ -1,7 +1,8 @@
 """A contribution under client-level noise, and the sum of such contributions.
 
 Only what the noise covers travels: the weighted update and centroid, the weight, and whether the
-vector was within the clip where the clip adapts. Source: specs/50-dp.md, specs/55-excess-noise.md.
+vector was within the clip where the clip adapts; under correlated noise the update alone. Source:
+specs/50-dp.md, specs/54-correlated-noise.md, specs/55-excess-noise.md.
 """
 
 from __future__ import annotations
@@ -13,21 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nodes.session.contribution import RoundMean, within_ball
+from nodes.session.epoch_terms import divisor_of, epoch_signs
 from nodes.session.offer import SURE
 from nodes.session.privacy import components_of
 from secagg import ring, tags
 from secagg.dp.adaptive import within_fraction
+from secagg.dp.correlated import CorrelatedShare
 from secagg.dp.encoding import WITHIN, PrivateEncoding
 from secagg.dp.excess import draw_noise, new_seeds, remove_excess
 from secagg.primitives.kdf import digest
 from secagg.round_setup import RoundSetup
 from secagg.steps import SumReady
 from secagg.types import RingVector, Rng
+from secagg.wire.messages import DpTerms
 
 if TYPE_CHECKING:
     from fl_core.training import LocalUpdate
 
-__all__ = ["Contribution", "noised_input", "read_noised_sum"]
+__all__ = [
+    "Contribution",
+    "correlated_input",
+    "noised_input",
+    "read_correlated_sum",
+    "read_noised_sum",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +72,52 @@ def noised_input(
     seeds = new_seeds(parts, rng)
     noise = draw_noise(parts, encoding.dim, rng, seeds)
     return Contribution(encoding.noised(integers, noise, ring_bits=setup.ring_bits), seeds)
+
+
+def correlated_input(
+    update: LocalUpdate | None,
+    encoding: PrivateEncoding,
+    dp: DpTerms,
+    share: CorrelatedShare,
+    *,
+    ring_bits: int,
+    rng: Rng,
+) -> Contribution:
+    """Clip, round and noise a node's update; the noise takes back some of earlier rounds'.
+
+    Args:
+        update: What training gave; zeros go into the sum instead if it is None or the node is not
+            to give data in this round (C-06).
+        encoding: Layout of the vector.
+        dp: Terms of the round.
+        share: This node's share of the epoch's noise; it moves on to the next round.
+        ring_bits: Of the round.
+        rng: The operating system's generator: of rounding and noise.
+
+    Raises:
+        LocalProtocolError: the update has the wrong shape or is not finite; nothing was drawn.
+    """
+    integers = np.zeros(encoding.dim, dtype=np.int64)
+    if update is not None and share.gives_data:
+        integers = encoding.encode({"update": update.delta}, rng, signs_seed=epoch_signs(dp))
+    noise = share.draw(encoding.dim, rng)
+    return Contribution(encoding.noised(integers, noise, ring_bits=ring_bits))
+
+
+def read_correlated_sum(
+    result: SumReady, encoding: PrivateEncoding, dp: DpTerms, *, ring_bits: int
+) -> RoundMean:
+    """Decode the sum of a round of an epoch, over a divisor that all its rounds share (C-13)."""
+    integers = ring.to_signed(result.total, ring_bits)
+    sums = encoding.decode(integers, signs_seed=epoch_signs(dp))
+    return RoundMean(
+        delta=sums["update"] / divisor_of(dp),
+        centroid=None,
+        weight=1.0,
+        loss=None,
+        clipped=None,
+        samples=None,
+    )
 
 
 def _weighted(

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from nodes.session.epoch_terms import EpochStart, epoch_fault, epoch_multiplier, first_terms
 from nodes.session.events import RunState
 from nodes.session.model_transfer import model_digest, to_bytes
 from nodes.session.plan import RunPlan
@@ -62,6 +63,7 @@ def build_offer(
     *,
     members: int = 0,
     spent: Sequence[PrivacyEvent] = (),
+    epoch: DpTerms | None = None,
 ) -> RoundOffer:
     """Return the offer of the run's next round.
 
@@ -72,21 +74,23 @@ def build_offer(
         roster_version: Of the newest roster.
         members: Active nodes in it.
         spent: What the coordinator's ledger holds of the plan's unit.
+        epoch: Terms of this round if it goes on with an epoch of correlated noise.
 
     Raises:
         ConfigError: no round of that cohort does what the plan asks for.
     """
     n, population = len(cohort), max(len(cohort), members)
-    thresholds = thresholds_of(plan, n, population)
+    threshold, quorum, neighbours, colluders = thresholds_of(plan, n, population)
+    quorum = max(quorum, epoch.honest + colluders) if epoch else quorum  # C-17
     dp, value_bits = None, plan.value_bits
     ring_bits = ring_bits_for(n * plan.max_weight(n), value_bits)
     if plan.privacy.unit == CLIENT:
-        _, quorum, _, colluders = thresholds
-        dp = _noise(plan, state, n, quorum=quorum, colluders=colluders, spent=spent)
+        dp = epoch or _noise(plan, state, n, quorum=quorum, colluders=colluders, spent=spent)
         noised = private_encoding(
             dp, model_dim=len(state.params), embedding_dim=len(state.reference)
         )
-        _check_use(noised, n, plan)
+        if dp.correlated is None:
+            _check_use(noised, n, plan)
         value_bits, ring_bits = noised.value_bits(), noised.ring_bits(n)
         if plan.scheme == "ckks":
             ring_bits = ring_bits_for(n, value_bits)
@@ -101,10 +105,10 @@ def build_offer(
         roster_version=roster_version,
         scheme=plan.scheme,
         cohort=cohort,
-        threshold=thresholds[0],
-        quorum=thresholds[1],
-        neighbours=thresholds[2],
-        colluders=thresholds[3],
+        threshold=threshold,
+        quorum=quorum,
+        neighbours=neighbours,
+        colluders=colluders,
         value_bits=value_bits,
         ring_bits=ring_bits,
         chunk_values=plan.chunk_values,
@@ -139,7 +143,21 @@ def _noise(
     colluders: int,
     spent: Sequence[PrivacyEvent],
 ) -> DpTerms:
-    """Return the noise of the run's next round."""
+    """Return the noise of the run's next round, or of the first of an epoch."""
+    if plan.privacy.epoch_rounds:
+        start = EpochStart(
+            run_id=state.run_id,
+            round_id=state.next_round,
+            nodes=n,
+            honest=quorum - colluders,
+            dim=len(state.params),
+            rounds=plan.rounds - state.rounds_done,
+            clip=state.clip or plan.privacy.clip,
+        )
+        multiplier = state.noise_multiplier or epoch_multiplier(
+            plan.privacy, start, planned=plan.privacy.planned_rounds(start.rounds), spent=spent
+        )
+        return first_terms(plan.privacy, start, multiplier)
     made = partial(
         terms_of_round,
         plan.privacy,
@@ -308,6 +326,8 @@ def _check_noise(offer: RoundOffer, dp: DpTerms) -> None:
         why = f"the noise counts on {dp.honest} honest nodes, a sum has {sure} for certain"
     elif dp.drop_levels and dp.drop_levels[-1] < n - offer.quorum:
         why = f"noise for {dp.drop_levels[-1]} dropouts, {n - offer.quorum} may happen"
+    elif fault := epoch_fault(offer, dp):
+        why = fault
     elif offer.ckks is not None and (offer.value_bits < noised_encoding_of(offer, dp).value_bits()):
         why = f"noised values do not fit {offer.value_bits} bits"
     if why:

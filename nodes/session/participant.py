@@ -186,7 +186,7 @@ class Participant:
         if offer.round_id != round_id:
             return SessionStep()
         try:
-            given = to_give(update, offer, setup, self._rng)
+            given = to_give(update, offer, setup, self._rng, self._guard.epoch.share_for(offer))
         except LocalProtocolError as error:
             return self.abstain(round_id, str(error), now)
         return self._contribute(offer, setup, given, max(0.0, update.distance), now)
@@ -203,9 +203,13 @@ class Participant:
             return SessionStep()
         if offer.round_id != round_id:
             return SessionStep()
-        nothing = nothing_to_give(offer, setup, self._rng)
-        step = self._contribute(offer, setup, nothing, _USUAL_DISTANCE, now)
+        step = self._give_nothing(offer, setup, now)
         return SessionStep(step.send, (Abstained(round_id, why), *step.events))
+
+    def _give_nothing(self, offer: RoundOffer, setup: RoundSetup, now: float) -> SessionStep:
+        share = self._guard.epoch.share_for(offer)
+        nothing = nothing_to_give(offer, setup, self._rng, share)
+        return self._contribute(offer, setup, nothing, _USUAL_DISTANCE, now)
 
     def _contribute(
         self,
@@ -352,8 +356,10 @@ class Participant:
                 final.training, params, from_bytes(final.reference), final.rounds_done
             )
             return SessionStep((self._sealed(Farewell(final.round_id)),), (event,))
-        if self._offer is None:
+        if self._offer is None or self._setup is None:
             raise LocalProtocolError("a model without an offer")
+        if not self._guard.epoch.gives_data(self._offer):  # C-06
+            return self._give_nothing(self._offer, self._setup, now)
         self._state = State.TRAINING
         self._deadline = now + self._offer.input_timeout + 3 * self._offer.phase_timeout
         reference = from_bytes(self._offer.reference)
@@ -414,8 +420,10 @@ class Participant:
             match event:
                 case PeerBlamed(peer, reason):
                     events.append(PeerRejected(peer, reason))
-                case ViewFixed(_, nodes) if not withheld and self._signer.node_id in nodes:
-                    self._guard.previous = nodes  # G-07: whether it was opened, only others know
+                case ViewFixed(_, nodes) if (
+                    not withheld and self._offer is not None and self._signer.node_id in nodes
+                ):
+                    self._guard.cosigned(self._offer, nodes)
                     self._memory = ParticipantState(self._memory.rounds, nodes)
                     events.append(Remember(self._memory))
                 case InputRejected(reason) if self._offer is not None:

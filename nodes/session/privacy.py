@@ -1,7 +1,7 @@
 """What a run does for privacy: the operator's settings, a round's terms, and what the round costs.
 
 Both sides derive cost and encoding of a round from its offer alone, by the same functions. Source:
-specs/50-dp.md, specs/58-accounting.md.
+specs/50-dp.md, specs/54-correlated-noise.md, specs/58-accounting.md.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from fl_core.config import RATE_UNITS, TrainConfig
+from nodes.session.epoch_terms import check_epoch_settings, epoch_event, stretch_of
 from nodes.session.training_settings import settings_of
 from secagg.dp.accountant import epsilon_of, multiplier_for
-from secagg.dp.encoding import PrivateEncoding, default_segments
+from secagg.dp.encoding import PrivateEncoding, PrivateSegment, default_segments
 from secagg.dp.events import PrivacyEvent, SampledGaussian, SumNoise, Unprotected
 from secagg.dp.excess import Components
 from secagg.dp.levels import choose_levels
@@ -80,6 +81,10 @@ class PrivacySettings:
     """How fast the clip adapts."""
     spare: float = 0.1
     """Part of the rounds that may abort, for which the budget is planned as well."""
+    epoch_rounds: int = 0
+    """Rounds over which noise is correlated; 0 draws that of every round anew."""
+    separation: int = 4
+    """Rounds from one contribution of a node to its next, where noise is correlated."""
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -101,11 +106,14 @@ class PrivacySettings:
             ("quantile", 0.0, 0.95),
             ("clip_rate", 1e-3, 2.0),
             ("spare", 0.0, 10.0),
+            ("epoch_rounds", 0, 1024),
+            ("separation", 2, 1024),
         ):
             if not low <= getattr(self, name) <= high:  # NaN is refused as well
                 raise ConfigError(
                     f"privacy.{name} is {getattr(self, name)}", hint=f"use {low} to {high}"
                 )
+        check_epoch_settings(self)
 
     @property
     def adaptive(self) -> bool:
@@ -168,20 +176,30 @@ def noise_terms(dp: DpTerms) -> NoiseTerms:
         honest=dp.honest,
         rotation=dp.rotation,
         drop_levels=dp.drop_levels,
+        stretch=stretch_of(dp),
     )
 
 
 @functools.lru_cache(maxsize=256)
 def _encoding(
-    terms: NoiseTerms, model_dim: int, embedding_dim: int, within: bool
+    terms: NoiseTerms, model_dim: int, embedding_dim: int, within: bool, alone: bool
 ) -> PrivateEncoding:
-    segments = default_segments(terms.clip, update_dim=model_dim, centroid_dim=embedding_dim)
+    segments: tuple[PrivateSegment, ...] = (PrivateSegment("update", model_dim, 1.0),)
+    if not alone:
+        segments = default_segments(terms.clip, update_dim=model_dim, centroid_dim=embedding_dim)
     return PrivateEncoding(segments, terms, within=within)
 
 
 def private_encoding(dp: DpTerms, *, model_dim: int, embedding_dim: int) -> PrivateEncoding:
-    """Return the encoding that the terms prescribe for a model of that size."""
-    return _encoding(noise_terms(dp), model_dim, embedding_dim, dp.within)
+    """Return the encoding that the terms prescribe for a model of that size.
+
+    Under correlated noise the update travels alone, with the weight 1 (C-13).
+
+    Raises:
+        ConfigError: the terms make no sense.
+    """
+    alone = dp.correlated is not None
+    return _encoding(noise_terms(dp), model_dim, embedding_dim, dp.within, alone)
 
 
 def components_of(encoding: PrivateEncoding, nodes: int, colluders: int) -> Components:
@@ -243,8 +261,12 @@ def multiplier_of(
     return multiplier_for(events, epsilon=settings.epsilon, delta=settings.delta)
 
 
-def cost_of(offer: RoundOffer) -> RoundCost:
+def cost_of(offer: RoundOffer, slot: int | None = None) -> RoundCost:
     """Return what a round costs its contributors, by its offer alone.
+
+    Args:
+        offer: The round.
+        slot: Of the one contributor in question, where noise is correlated; the worst if None.
 
     Raises:
         ConfigError: the terms or the training settings make no sense.
@@ -255,6 +277,8 @@ def cost_of(offer: RoundOffer) -> RoundCost:
         encoding = private_encoding(
             offer.dp, model_dim=offer.model_dim, embedding_dim=len(offer.reference) // 4
         )
+        if offer.dp.correlated is not None:
+            return RoundCost(CLIENT, epoch_event(offer.dp, encoding, slot))
         return RoundCost(CLIENT, _dearest(encoding, len(offer.cohort), offer.colluders))
     training = settings_of(offer.training)
     if training is not None and training.train.private:

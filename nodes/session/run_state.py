@@ -48,7 +48,7 @@ def advanced(run: RunState, mean: RoundMean, server_step: ServerStep, plan: RunP
     return replace(
         run,
         params=params,
-        reference=mean.centroid.astype(np.float32),
+        reference=run.reference if mean.centroid is None else mean.centroid.astype(np.float32),
         optimiser=optimiser,
         rounds_done=done,
         finished=done >= plan.rounds,

@@ -40,6 +40,7 @@ __all__ = [
     "CorrelatedTerms",
     "best_band",
     "calibrate",
+    "least_noise",
     "prefix_gain",
 ]
 
@@ -294,6 +295,28 @@ def best_band(rounds: int, separation: int, denominator: int = 16) -> tuple[int,
     return max(pairs, key=lambda pair: prefix_gain(pair, rounds, separation))
 
 
+def least_noise(
+    band: tuple[int, ...], *, rounds: int, dim: int, honest: int
+) -> tuple[float, float]:
+    """Return the least σ, and the smoothing σ_e, at which the noise is as good as ideal (C-04).
+
+    Args:
+        band: First column of A.
+        rounds: T.
+        dim: Coordinates.
+        honest: h.
+
+    Returns:
+        In steps. With them, or a greater σ, Λ is below 2^-50.
+    """
+    # Every theta series that joint_gap takes is at variance τ² or more, and so below _GAP over the
+    # times that it counts: shares of 2τ² for the sums over nodes, 1/σ² and (Σ|band|)²/σ_e² of at
+    # most 1/(2τ²) each for A·Z + E.
+    tau2 = math.log(32 * rounds * dim * honest / _GAP) / (2 * math.pi**2)
+    norm = sum(abs(coefficient) for coefficient in band)
+    return math.sqrt(2 * tau2 * honest), math.sqrt(2 * tau2 * max(norm * norm, honest))
+
+
 def calibrate(
     rho: float, *, l2: float, dim: int, band: tuple[int, ...], rounds: int, separation: int,
     honest: int,
@@ -305,14 +328,8 @@ def calibrate(
     Raises:
         ConfigError: so little noise would do that integers are too coarse for it.
     """
-    # Every theta series that joint_gap takes is at variance τ² or more, and so below _GAP over the
-    # times that it counts: shares of 2τ² for the sums over nodes, 1/σ² and (Σ|band|)²/σ_e² of at
-    # most 1/(2τ²) each for A·Z + E.
-    tau2 = math.log(32 * rounds * dim * honest / _GAP) / (2 * math.pi**2)
-    norm = sum(abs(coefficient) for coefficient in band)
-    least = math.sqrt(2 * tau2 * honest)
-    smoothing = math.sqrt(2 * tau2 * max(norm * norm, honest))
-    terms = CorrelatedTerms(band, least, smoothing, rounds, separation, honest)  # C-04
+    least, smoothing = least_noise(band, rounds=rounds, dim=dim, honest=honest)  # C-04
+    terms = CorrelatedTerms(band, least, smoothing, rounds, separation, honest)
     if terms.rho(l2, dim) <= rho:
         raise ConfigError(
             f"noise of {least:.0f} steps is already more than asked for",

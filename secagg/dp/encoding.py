@@ -143,7 +143,13 @@ class PrivateEncoding:
         return self.terms.clip * (math.sqrt(1 - WITHIN_SHARE**2) if self.within else 1.0)
 
     def event(self, shares: int) -> SumNoise:
-        """Return what a round costs in which the noise of `shares` honest nodes is counted on."""
+        """Return what a round costs in which the noise of `shares` honest nodes is counted on.
+
+        Raises:
+            LocalProtocolError: the noise is that of several rounds, which are charged together.
+        """
+        if self.terms.stretch != 1:
+            raise LocalProtocolError("noise that is correlated over rounds has no cost by round")
         bounds = self.sensitivity
         return SumNoise(
             mechanism=self.terms.mechanism,

@@ -43,7 +43,8 @@ _DIGITS: Final = 100  # a noise_multiplier in a hint has two decimals
 
 def share_variance(terms: NoiseTerms, dim: int) -> float:
     """Return the variance parameter of one node's share in each coordinate, in steps²."""
-    return (terms.noise_multiplier * sensitivity(terms.scale, dim).l2) ** 2 / terms.honest  # D-10
+    fresh = (terms.noise_multiplier * sensitivity(terms.scale, dim).l2) ** 2 / terms.honest  # D-10
+    return fresh * terms.stretch
 
 
 def greatest_magnitude(terms: NoiseTerms, dim: int) -> int:

@@ -38,6 +38,9 @@ class NoiseTerms:
     drop_levels: tuple[int, ...] = ()
     """Numbers of dropouts at which a part of every share can be taken back, rising from 0; ()
     leaves the excess in (specs/55-excess-noise.md)."""
+    stretch: float = 1.0
+    """Variance of a round's noise over (z·Δ₂)²: above 1 where a round also carries noise of earlier
+    ones (specs/54-correlated-noise.md)."""
 
     def __post_init__(self) -> None:
         if self.mechanism not in MECHANISMS:
@@ -51,6 +54,8 @@ class NoiseTerms:
             raise ConfigError(f"scale is {self.scale}", hint="use 8 to 16777215 steps")
         if self.honest < 1:
             raise ConfigError(f"noise from {self.honest} honest nodes", hint="use 1 or more")
+        if not 1 <= self.stretch < math.inf:
+            raise ConfigError(f"stretch is {self.stretch}", hint="use 1 or more")
         levels = self.drop_levels
         if levels and (levels[0] != 0 or list(levels) != sorted(set(levels))):
             raise ConfigError("drop_levels do not rise from 0", hint="use 0, then larger numbers")

@@ -22,6 +22,7 @@ __all__ = [
     "Chunk",
     "Count",
     "Counter",
+    "EpochId",
     "Hash",
     "Id",
     "Ids",
@@ -60,6 +61,7 @@ Capsule = Annotated[bytes, Meta(min_length=1088, max_length=1088)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]
 Share = Annotated[bytes, Meta(min_length=33, max_length=33)]
 RunId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+EpochId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Counter = Annotated[int, Meta(ge=0, le=2**53)]
 Index = Annotated[int, Meta(ge=0, le=2**20)]
 Count = Annotated[int, Meta(ge=1, le=2**20)]

@@ -23,6 +23,7 @@ from secagg.wire.fields import (
     Chunk,
     Count,
     Counter,
+    EpochId,
     Hash,
     Ids,
     Index,
@@ -189,14 +190,16 @@ class CkksTerms(msgspec.Struct, frozen=True, array_like=True):
 class CorrelatedTerms(msgspec.Struct, frozen=True, array_like=True):
     """Noise that takes part of itself back in later rounds (specs/54-correlated-noise.md)."""
 
-    band: Annotated[tuple[Annotated[int, Meta(ge=-(2**20), le=2**20)], ...], Meta(max_length=16)]
-    fresh_deviation: Annotated[float, Meta(gt=0, le=1e9)]
-    epoch_start: Counter
-    """Id of the epoch's first round."""
-    position: Annotated[int, Meta(ge=0, le=4096)]
-    """Rounds of the epoch that had a sum before this one."""
-    epoch_rounds: Annotated[int, Meta(ge=1, le=4096)]
-    separation: Annotated[int, Meta(ge=1, le=4096)]
+    epoch: EpochId
+    position: Annotated[int, Meta(ge=0, lt=1024)]
+    """Rounds of the epoch before this one."""
+    band: Annotated[tuple[Annotated[int, Meta(ge=-1024, le=1024)], ...], Meta(max_length=8)]
+    smoothing: Annotated[float, Meta(gt=0, le=1e6)]
+    """Standard deviation of the noise that no other round has, over the L2 sensitivity."""
+    rounds: Annotated[int, Meta(ge=2, le=1024)]
+    separation: Annotated[int, Meta(ge=1, le=1024)]
+    nodes: Count
+    """Size of the cohort of the epoch's first round; the sums' divisor follows from it."""
 
 
 class DpTerms(msgspec.Struct, frozen=True, array_like=True):
