@@ -12,6 +12,7 @@ from secagg.wire.messages import (
     Announcement,
     CkksTerms,
     Coin,
+    CorrelatedTerms,
     DpTerms,
     Hello,
     KeyAdvert,
@@ -32,7 +33,8 @@ SHARE: Final = drawn("share", size=33)
 ADVERT: Final = (7, "node-a", 1, HASH, KEM_KEY, HASH, HASH, HASH, SIGNATURE)
 SEALING_KEY: Final = SealingKey("node-a", 1, HASH, KEM_KEY, SIGNATURE)
 TERMS: Final = CkksTerms(False, 1, 2048, 49, 2, 20, 9, 4, 1, 10, 3, 1, 3, 65_521)
-NOISE: Final = DpTerms("discrete-gaussian", 1.5, 2048, 0.75, 2, True, False, (0, 1), None)
+EPOCH: Final = CorrelatedTerms(HASH[:16], 3, (1000, -3, -700), 0.01, 16, 4, 12)
+NOISE: Final = DpTerms("discrete-gaussian", 1.5, 2048, 0.75, 2, True, False, (0, 1), EPOCH)
 
 SAMPLES: Final[Mapping[str, tuple[Any, ...]]] = {
     "Hello": ("0.1.0", 1, 65_536, 1.5),
@@ -128,7 +130,7 @@ MALFORMED: Final[Mapping[str, bytes]] = {
     ),
     "noise with a field missing": encode(RoundOffer(*SAMPLES["RoundOffer"]))
     .replace(b"\x99\xb1discrete", b"\x98\xb1discrete")
-    .replace(b"\x92\x00\x01\xc0", b"\x92\x00\x01"),
+    .replace(b"\x92\x00\x01\x97", b"\x97"),
     "a receipt of 257 bytes": encode(Hello("0.1.0", 1, 3, 1.5, bytes(257))),
     "nil for a key": encode(Announcement(7, SEALING_KEY, None)).replace(_KEY, b"\xc0"),
     "a distance below 0": encode(Announcement(7, SEALING_KEY, -1)),

@@ -54,9 +54,13 @@ def encode(value: object) -> bytes:
 def _encode_int(value: int) -> bytes:
     if 0 <= value < 128:
         return bytes([value])
+    if -32 <= value < 0:
+        return bytes([0x100 + value])
     for code, size in ((0xCC, 1), (0xCD, 2), (0xCE, 4), (0xCF, 8)):
         if 0 <= value < 1 << (8 * size):
             return bytes([code]) + value.to_bytes(size, "big")
+        if -(1 << (8 * size - 1)) <= value < 0:
+            return bytes([code + 4]) + value.to_bytes(size, "big", signed=True)
     raise ValueError(value)
 
 
@@ -98,6 +102,10 @@ class _Reader:
             return struct.unpack(">d", self.take(8))[0]
         if 0xCC <= code <= 0xCF:
             return self.number(1 << (code - 0xCC))
+        if code >= 0xE0:
+            return code - 0x100
+        if 0xD0 <= code <= 0xD3:
+            return int.from_bytes(self.take(1 << (code - 0xD0)), "big", signed=True)
         if 0xC4 <= code <= 0xC6:
             return self.take(self.number(1 << (code - 0xC4)))
         if 0xA0 <= code < 0xC0 or 0xD9 <= code <= 0xDB:
