@@ -113,7 +113,7 @@ def draw_figure(results: Sequence[Result], delta: float, path: Path) -> None:
         axis.set_xticks(range(len(at)), [_name(e) for e in at])
         axis.set_xlabel(f"ε at δ = {delta:g}, unit: {results[0].level}")
         axis.grid(alpha=0.3)
-    axes[0].set_ylim(0, 105 * max(each.mean for each in results))
+    axes[0].set_ylim(0, 105 * max(0.001, *(each.mean for each in results)))
     axes[0].set_ylabel("FPR at TPR 0.999, percent")
     axes[0].legend(fontsize=7)
     figure.tight_layout()
