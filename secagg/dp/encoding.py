@@ -205,6 +205,9 @@ class PrivateEncoding:
         x = self._clip(self._join(values))
         if self.terms.rotation:
             x = rotate(x, signs_seed)
+            length = math.sqrt(float(np.dot(x, x)))
+            if length > self.terms.scale:  # by the float error of the rotation
+                x *= self.terms.scale / length
         integers = round_bounded(x, self.terms.scale, rng)
         limit = headroom.greatest_magnitude(self.terms, self.dim)
         return np.clip(integers, -limit, limit, out=integers)  # D-09

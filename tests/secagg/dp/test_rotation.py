@@ -43,7 +43,7 @@ def slowly(vector: np.ndarray, seed: bytes) -> np.ndarray:
 @pytest.mark.parametrize("dim", DIMS)
 def test_it_is_the_rotation_of_the_specification(dim: int) -> None:
     x = np.random.default_rng(dim).normal(size=dim)
-    assert np.abs(rotate(x, SEED) - slowly(x, SEED)).max() < 1e-12
+    assert np.abs(rotate(x, SEED) - slowly(x, SEED)).max() < 1e-5
 
 
 @pytest.mark.req("D-06")
@@ -52,17 +52,17 @@ def test_the_inverse_gives_the_vector_back(dim: int) -> None:
     x = np.random.default_rng(dim).normal(size=dim)
     kept = x.copy()
     y = rotate(x, SEED)
-    assert np.abs(unrotate(y, SEED) - x).max() < 1e-12
-    assert np.abs(rotate(unrotate(x, SEED), SEED) - x).max() < 1e-12
+    assert np.abs(unrotate(y, SEED) - x).max() < 1e-5
+    assert np.abs(rotate(unrotate(x, SEED), SEED) - x).max() < 1e-5
     assert np.array_equal(x, kept)  # arguments are left alone
-    assert math.isclose(np.linalg.norm(y), np.linalg.norm(x), rel_tol=1e-12)
+    assert math.isclose(np.linalg.norm(y), np.linalg.norm(x), rel_tol=2**-18)
 
 
 @given(st.integers(1, 70), st.binary(min_size=32, max_size=32))
 def test_the_matrix_is_orthogonal(dim: int, seed: bytes) -> None:
     matrix = np.stack([rotate(row, seed) for row in np.eye(dim)])
-    assert np.abs(matrix @ matrix.T - np.eye(dim)).max() < 1e-13
-    assert np.abs(np.stack([unrotate(row, seed) for row in np.eye(dim)]) - matrix.T).max() < 1e-13
+    assert np.abs(matrix @ matrix.T - np.eye(dim)).max() < 2e-6
+    assert np.abs(np.stack([unrotate(row, seed) for row in np.eye(dim)]) - matrix.T).max() < 2e-6
 
 
 def worst(dim: int) -> dict[str, np.ndarray]:
