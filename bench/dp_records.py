@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_core.config import DP_SGD, PER_RECORD, ModelConfig, TrainConfig
+from fl_core.config import CLIP_STEPS, DP_SGD, PER_RECORD, ModelConfig, TrainConfig
 from fl_core.evaluation import round_seed
 from fl_core.parameters import initial_parameters
-from fl_core.per_record import CLIP_STEPS
 from fl_core.private_training import private_delta, record_cost
 from fl_core.public_bank import PublicBank
 from fl_core.training import train_local

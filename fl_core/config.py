@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 from fl_core.errors import ModelError
 
 __all__ = [
+    "CLIP_STEPS",
     "DP_SGD",
     "ENCODER_KINDS",
     "IN_BATCH",
@@ -37,6 +38,9 @@ DP_SGD: Final = "dp-sgd"
 LOGIT_DP: Final = "logit-dp"
 IN_BATCH: Final = "in-batch"
 PER_RECORD: Final = "per-record"
+
+CLIP_STEPS: Final = 1 << 18
+"""Grid steps in the clipping norm of record-level privacy: the L2 sensitivity of an integer sum."""
 
 RATE_UNITS: Final = 1 << 32
 """A sampling rate is a whole number of these parts: a row is drawn by one 32-bit word."""

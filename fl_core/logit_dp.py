@@ -34,9 +34,9 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
-from fl_core.config import TrainConfig
+from fl_core.config import CLIP_STEPS, TrainConfig
 from fl_core.encoders import Encoder, standardise
-from fl_core.per_record import CLIP_STEPS, SLOTS, Patterns, chunks
+from fl_core.per_record import SLOTS, Patterns, chunks
 
 __all__ = ["PairGradients", "logit_sensitivity"]
 

@@ -28,13 +28,12 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from fl_core.augment import CORRUPT_SHARE, CORRUPT_SHIFT
-from fl_core.config import TrainConfig
+from fl_core.config import CLIP_STEPS, TrainConfig
 from fl_core.encoders import Encoder, standardise
 from fl_core.losses import record_info_nce
 from fl_core.normalise import CLIP
 
 __all__ = [
-    "CLIP_STEPS",
     "PATTERNS",
     "SLOTS",
     "Patterns",
@@ -42,9 +41,6 @@ __all__ = [
     "chunks",
     "draw_patterns",
 ]
-
-CLIP_STEPS: Final = 1 << 18
-"""Grid steps in the clipping norm: the L2 sensitivity of an integer sum."""
 
 PATTERNS: Final = 256
 """Patterns of a step, a power of two: one random byte chooses a record's."""

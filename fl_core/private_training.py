@@ -28,12 +28,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fl_core.augment import block_members, make_view
-from fl_core.config import DP_SGD, RATE_UNITS, ModelConfig, TrainConfig
+from fl_core.config import CLIP_STEPS, DP_SGD, RATE_UNITS, ModelConfig, TrainConfig
 from fl_core.encoders import Encoder, build_encoder
 from fl_core.errors import ModelError
 from fl_core.logit_dp import PairGradients
 from fl_core.parameters import ParamSpec, checked_vector
-from fl_core.per_record import CLIP_STEPS, PATTERNS, RecordGradients, draw_patterns
+from fl_core.per_record import PATTERNS, RecordGradients, draw_patterns
 from fl_core.public_bank import PublicBank
 
 __all__ = ["Noise", "SecretBytes", "noise_variance", "private_delta", "record_cost", "sample_rows"]

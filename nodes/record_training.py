@@ -5,12 +5,13 @@ Source: specs/53-record-level.md.
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fl_core.config import DP_SGD, IN_BATCH, LOGIT_DP, PER_RECORD, TrainConfig
+from fl_core.config import CLIP_STEPS, DP_SGD, IN_BATCH, LOGIT_DP, PER_RECORD, TrainConfig
 from fl_core.data.extractor import FEATURE_NAMES
 from fl_core.errors import ModelError
 from fl_core.public_bank import PublicBank
@@ -66,11 +67,12 @@ def record_training(
     if "noise_multiplier" in chosen:
         return TrainConfig.from_dict(values)
     count = settings.planned_rounds(rounds)
-    bare = TrainConfig.from_dict({**values, "noise_multiplier": 1.0})
+    one = record_event(TrainConfig.from_dict({**values, "noise_multiplier": 1.0}))
 
     def events(multiplier: float) -> dict[Any, int]:
-        changed = record_event(bare)
-        return {type(changed)(multiplier, changed.sampling_rate, changed.steps): count}
+        grid = 1 / max(multiplier * CLIP_STEPS, 8.0)
+        event = dataclasses.replace(one, noise_multiplier=multiplier, grid=grid)
+        return {event: count}
 
     least = multiplier_for(events, epsilon=settings.epsilon, delta=settings.delta)
     if least > _MOST_MULTIPLIER:

@@ -45,6 +45,7 @@ class _Memory(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     rounds: dict[str, Annotated[int, msgspec.Meta(ge=0)]]
     """Run id in hexadecimal to the newest round."""
     last_sum: tuple[str, ...] | None = None
+    begun: tuple[float, ...] = ()
 
 
 class _RunHeader(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -192,7 +193,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 def save_memory(path: Path, state: ParticipantState) -> None:
     """Write what a node must not forget; it is on the disk when this returns (S-05)."""
     rounds = {run.hex(): newest for run, newest in state.rounds.items()}
-    write_atomic(path, msgspec.json.encode(_Memory(rounds, state.last_sum)))
+    write_atomic(path, msgspec.json.encode(_Memory(rounds, state.last_sum, state.begun)))
 
 
 def load_memory(path: Path) -> ParticipantState | None:
@@ -211,7 +212,7 @@ def load_memory(path: Path) -> ParticipantState | None:
             f"{path} is damaged: {error}",
             hint="restore it; if you remove it, this node may be asked to repeat a round",
         ) from error
-    return ParticipantState(rounds, memory.last_sum)
+    return ParticipantState(rounds, memory.last_sum, memory.begun)
 
 
 def save_receipt(folder: Path, node: NodeId, receipt: bytes) -> None:

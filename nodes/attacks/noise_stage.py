@@ -25,7 +25,7 @@ from secagg.masking import parameters as masking
 from secagg.types import NodeId
 from secagg.wire.messages import ExcessRequest, ExcessSeeds
 
-__all__ = ["LEAST", "NoiseStage", "TrustingNoise"]
+__all__ = ["LEAST", "NoiseStage", "TrustingNoise", "missing_noise"]
 
 LEAST: Final = 7
 """Nodes of a round with two levels of noise beside 0."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from secagg import tags
+from secagg.assumptions import SECURITY_BITS
 from secagg.dp import correlated
 from secagg.dp.accountant import multiplier_for
 from secagg.dp.encoding import PrivateEncoding
@@ -165,7 +166,7 @@ def epoch_multiplier(
         return settings.noise_multiplier
     length = max(2, min(settings.epoch_rounds, start.rounds))
     epochs = math.ceil(start.rounds / length) + max(0, planned - start.rounds) / length
-    cut = planned * start.honest * 2.0**-CUT_BITS
+    cut = planned * (start.honest * 2.0**-CUT_BITS + 2.0**-SECURITY_BITS)
 
     def rho(multiplier: float) -> float:
         return 1 / (2 * multiplier * multiplier)

@@ -74,6 +74,8 @@ class ParticipantState:
     joined (S-05)."""
     last_sum: tuple[NodeId, ...] | None = None
     """Contributors of the last sum that this node co-signed and was in (G-07)."""
+    begun: tuple[float, ...] = ()
+    """Wall times at which rounds of the last day were accepted, Unix seconds (G-08)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class Guard:
         self._signing_key, self._members = signing_key, members
         self.epoch = Attendance(node_id)
         self.previous: tuple[NodeId, ...] | None = None  # contributors of our last sum
+        self.begun: tuple[float, ...] = ()  # when rounds of the last day were accepted
         self.halted = False  # the ledger was set back: no round from here on (B-07)
         self._shown = 0  # entries that the coordinator has a receipt for
 
@@ -67,7 +68,7 @@ class Guard:
         """
         try:
             cost = cost_of(offer, self.epoch.slot_for(offer, run_id))
-        except ConfigError as error:
+        except (ConfigError, ArithmeticError) as error:
             raise OfferRefused(RefusalReason.PARAMETERS_UNSAFE, str(error)) from error
         try:
             history = self.ledger.history()
@@ -77,7 +78,7 @@ class Guard:
         facts = PolicyFacts(
             members=self._members(),
             previous=self.previous,
-            rounds_today=rounds_today((entry.wall_time for entry in history.entries), wall_time),
+            rounds_today=rounds_today(self.begun, wall_time),
             unit=cost.unit,
             epsilon_after=self._after(history, cost),
             training=facts_of_training(offer.training),
@@ -91,6 +92,8 @@ class Guard:
             facts=facts,
         )
         self.epoch.enter(offer, run_id)
+        begun = (time for time in self.begun if rounds_today([time], wall_time))
+        self.begun = (*begun, wall_time)  # G-08: what begins to train, charged later or not
         return setup
 
     def _after(self, history: History, cost: RoundCost) -> float:

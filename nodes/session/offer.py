@@ -15,7 +15,13 @@ from nodes.session.events import RunState
 from nodes.session.model_transfer import model_digest, to_bytes
 from nodes.session.plan import RunPlan
 from nodes.session.policy import NodePolicy, PolicyFacts, check_policy
-from nodes.session.privacy import CLIENT, multiplier_of, private_encoding, terms_of_round
+from nodes.session.privacy import (
+    CLIENT,
+    exposure,
+    multiplier_of,
+    private_encoding,
+    terms_of_round,
+)
 from nodes.session.terms import terms_of_offer, terms_on_wire
 from nodes.session.training_settings import settings_of
 from secagg.ckks import parameters as ckks
@@ -85,7 +91,18 @@ def build_offer(
     dp, value_bits = None, plan.value_bits
     ring_bits = ring_bits_for(n * plan.max_weight(n), value_bits)
     if plan.privacy.unit == CLIENT:
-        dp = epoch or _noise(plan, state, n, quorum=quorum, colluders=colluders, spent=spent)
+        members_asked = plan.terms(n, members=population) if plan.scheme == "ckks" else None
+        dp = epoch or _noise(
+            plan,
+            state,
+            n,
+            quorum=quorum,
+            colluders=colluders,
+            exposed=exposure(
+                neighbours, n, members_asked.committee.size if members_asked else None
+            ),
+            spent=spent,
+        )
         noised = private_encoding(
             dp, model_dim=len(state.params), embedding_dim=len(state.reference)
         )
@@ -141,6 +158,7 @@ def _noise(
     *,
     quorum: int,
     colluders: int,
+    exposed: float,
     spent: Sequence[PrivacyEvent],
 ) -> DpTerms:
     """Return the noise of the run's next round, or of the first of an epoch."""
@@ -172,6 +190,7 @@ def _noise(
         terms=lambda multiplier: made(multiplier=multiplier),
         sizes=(len(state.params), len(state.reference)),
         cohort=(n, colluders),
+        exposed=exposed,
         spent=spent,
     )
     return made(multiplier=multiplier)
@@ -179,7 +198,7 @@ def _noise(
 
 def _check_use(noised: PrivateEncoding, n: int, plan: RunPlan) -> None:
     """Refuse a round whose mean nobody could read: the sum of weights drowns in its noise."""
-    most = n / (2 * SURE)  # weights are near 1/2
+    most = n / (2 * SURE)  # weights are near 1/2; at the limit every other round drowns
     found = noised.std("weight", n)
     if found > most:
         raise ConfigError(
@@ -280,6 +299,12 @@ def check_offer(
     if unknown:
         raise OfferRefused(
             RefusalReason.UNKNOWN_MEMBER, f"not active nodes of the roster: {', '.join(unknown)}"
+        )
+    known = facts.training if facts else None
+    if known is not None and known.dim != offer.model_dim:
+        raise OfferRefused(
+            RefusalReason.MODEL_UNSUITABLE,
+            f"the model has {known.dim} parameters, the offer sums {offer.model_dim}",
         )
     why = _terms_insecurity(offer) if offer.scheme == "ckks" else _graph_insecurity(offer)
     if why:  # P-07

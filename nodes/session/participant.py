@@ -14,6 +14,7 @@ specs/60-session.md section 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -131,7 +132,7 @@ class Participant:
         self._guard = Guard(
             signer.node_id, policy, ledger, signing_key=self._member_key, members=members
         )
-        self._guard.previous = self._memory.last_sum
+        self._guard.previous, self._guard.begun = self._memory.last_sum, self._memory.begun
         self._run_id = NO_RUN
         self._state = State.HELLO
         self._roster_version = 0
@@ -321,19 +322,19 @@ class Participant:
             raise ReplayError(self._coordinator, f"round {offer.round_id} was offered before")
         self._end_round()
         rounds = {**self._memory.rounds, run_id: offer.round_id}
-        self._memory = ParticipantState(rounds, self._memory.last_sum)
-        remember = OfferSeen(offer), Remember(self._memory)
+        self._memory = replace(self._memory, rounds=rounds)
         try:
             self._setup = self._guard.judge(offer, run_id, now + self._wall_offset)
         except OfferRefused as refused:
             step = self._refuse(offer.round_id, refused)
-            return SessionStep(step.send, (*remember, *step.events))
+            return SessionStep(step.send, (OfferSeen(offer), Remember(self._memory), *step.events))
+        self._memory = replace(self._memory, begun=self._guard.begun)
         self._offer, self._state = offer, State.LOADING
         self._receiver = ModelReceiver(
             offer.round_id, offer.model_dim, offer.model_digest, self._coordinator
         )
         self._deadline = now + offer.input_timeout
-        return SessionStep(events=remember)
+        return SessionStep(events=(OfferSeen(offer), Remember(self._memory)))
 
     def _on_model_chunk(self, chunk: ModelChunk, now: float) -> SessionStep:
         if self._receiver is None:
@@ -424,7 +425,7 @@ class Participant:
                     not withheld and self._offer is not None and self._signer.node_id in nodes
                 ):
                     self._guard.cosigned(self._offer, nodes)
-                    self._memory = ParticipantState(self._memory.rounds, nodes)
+                    self._memory = replace(self._memory, last_sum=nodes)
                     events.append(Remember(self._memory))
                 case InputRejected(reason) if self._offer is not None:
                     events.append(RoundEnded(self._offer.round_id, reason, included=False))

@@ -14,14 +14,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fl_core.config import RATE_UNITS, TrainConfig
+from fl_core.config import CLIP_STEPS, RATE_UNITS, TrainConfig
 from nodes.session.epoch_terms import check_epoch_settings, epoch_event, stretch_of
 from nodes.session.training_settings import settings_of
+from secagg.assumptions import SECURITY_BITS
 from secagg.dp.accountant import epsilon_of, multiplier_for
 from secagg.dp.encoding import PrivateEncoding, PrivateSegment, default_segments
 from secagg.dp.events import PrivacyEvent, SampledGaussian, SumNoise, Unprotected
 from secagg.dp.excess import Components
 from secagg.dp.levels import choose_levels
+from secagg.dp.sampler import MAX_VARIANCE, MIN_VARIANCE
 from secagg.dp.terms import DISCRETE_GAUSSIAN, MECHANISMS, NoiseTerms
 from secagg.errors import ConfigError
 from secagg.wire.messages import DpTerms, RoundOffer
@@ -35,6 +37,7 @@ __all__ = [
     "RoundCost",
     "components_of",
     "cost_of",
+    "exposure",
     "multiplier_of",
     "noise_terms",
     "private_encoding",
@@ -46,7 +49,10 @@ NONE: Final = "none"
 CLIENT: Final = "client"
 RECORD: Final = "record"
 UNITS: Final = (NONE, CLIENT, RECORD)
-_COMPARED_AT: Final = 1e-9  # delta at which cases are compared; they differ by next to nothing
+_COMPARED_AT: Final = 1e-5  # delta at which cases are compared; they differ by next to nothing
+_LEAST_PART: Final = 8.0
+"""Squared steps of the least part of a noise in parts: sums of such parts are a rounded Gaussian
+within e^-70, whichever of them are left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +214,36 @@ def components_of(encoding: PrivateEncoding, nodes: int, colluders: int) -> Comp
     Raises:
         ConfigError: the terms do not fit the cohort.
     """
-    return Components.of(encoding.terms, encoding.share_variance, nodes=nodes, colluders=colluders)
+    parts = Components.of(encoding.terms, encoding.share_variance, nodes=nodes, colluders=colluders)
+    least, most = min(parts.variances), max(parts.variances)
+    low = _LEAST_PART if len(parts.variances) > 1 else MIN_VARIANCE
+    if not low <= least <= most <= MAX_VARIANCE:  # S-19, X-10
+        raise ConfigError(
+            f"noise in parts of {least:.3g} to {most:.3g} squared steps",
+            hint=f"use {low:g} to {MAX_VARIANCE:.3g}: change scale_bits, noise_multiplier or "
+            "excess_levels",
+        )
+    return parts
+
+
+def exposure(neighbours: int, nodes: int, committee: int | None) -> float:
+    """Return how likely a round may expose an input by the draw of its graph or committee (P-04).
+
+    Args:
+        neighbours: Of a node in the masking graph.
+        nodes: In the cohort.
+        committee: Members of the committee of ckks, or None under masking.
+    """
+    whole = neighbours >= nodes - 1 and (committee is None or committee >= nodes)
+    return 0.0 if whole else 2.0**-SECURITY_BITS
 
 
 @functools.lru_cache(maxsize=256)
-def _dearest(encoding: PrivateEncoding, nodes: int, colluders: int) -> SumNoise:
-    """Return the cost of a round: that of the number of dropouts under which it is most (X-09)."""
+def _dearest(encoding: PrivateEncoding, nodes: int, colluders: int, exposed: float) -> SumNoise:
+    """Return the cost of a round: that of the number of dropouts under which it is most (X-09).
+
+    With parts as large as X-10 has them, cases differ in ε by less than floats can tell.
+    """
     plain = encoding.event(encoding.terms.honest)
     events = [
         dataclasses.replace(
@@ -221,7 +251,7 @@ def _dearest(encoding: PrivateEncoding, nodes: int, colluders: int) -> SumNoise:
             share_variance=case.share_variance,
             shares=case.shares,
             parts=case.parts if len(case.parts) > 1 else (),
-            truncation=plain.truncation * case.shares / plain.shares,
+            truncation=plain.truncation * case.shares / plain.shares + exposed,  # Z-08
         )
         for case in components_of(encoding, nodes, colluders).cases
     ]
@@ -235,6 +265,7 @@ def multiplier_of(
     terms: Callable[[float], DpTerms],
     sizes: tuple[int, int],
     cohort: tuple[int, int],
+    exposed: float,
     spent: Sequence[PrivacyEvent],
 ) -> float:
     """Return the noise multiplier of a run: as set, or the least that the budget allows.
@@ -245,6 +276,7 @@ def multiplier_of(
         terms: Noise multiplier to the terms of a round.
         sizes: Parameters of the model, and coordinates of an embedding.
         cohort: Nodes of a round, and how many of them may collude.
+        exposed: By `exposure`.
         spent: What the ledger holds of the unit already.
 
     Raises:
@@ -256,7 +288,7 @@ def multiplier_of(
 
     def events(multiplier: float) -> dict[PrivacyEvent, int]:
         encoding = private_encoding(terms(multiplier), model_dim=sizes[0], embedding_dim=sizes[1])
-        return Counter(spent) + Counter({_dearest(encoding, *cohort): count})
+        return Counter(spent) + Counter({_dearest(encoding, *cohort, exposed): count})
 
     return multiplier_for(events, epsilon=settings.epsilon, delta=settings.delta)
 
@@ -277,9 +309,13 @@ def cost_of(offer: RoundOffer, slot: int | None = None) -> RoundCost:
         encoding = private_encoding(
             offer.dp, model_dim=offer.model_dim, embedding_dim=len(offer.reference) // 4
         )
+        n = len(offer.cohort)
+        exposed = exposure(offer.neighbours, n, offer.ckks.committee_size if offer.ckks else None)
         if offer.dp.correlated is not None:
-            return RoundCost(CLIENT, epoch_event(offer.dp, encoding, slot))
-        return RoundCost(CLIENT, _dearest(encoding, len(offer.cohort), offer.colluders))
+            event = epoch_event(offer.dp, encoding, slot)
+            event = dataclasses.replace(event, delta_extra=event.delta_extra + exposed)
+            return RoundCost(CLIENT, event)
+        return RoundCost(CLIENT, _dearest(encoding, n, offer.colluders, exposed))
     training = settings_of(offer.training)
     if training is not None and training.train.private:
         return RoundCost(RECORD, record_event(training.train))
@@ -294,4 +330,5 @@ def record_event(train: TrainConfig) -> SampledGaussian:
     """
     # The rate as it is drawn: a whole number of 2^-32, by one word a row (Q-06).
     rate = math.floor(train.sampling_rate * RATE_UNITS) / RATE_UNITS
-    return SampledGaussian(train.noise_multiplier, rate, train.steps)
+    grid = 1 / max(train.noise_multiplier * CLIP_STEPS, 1.0)  # coarser than 1/8 is refused
+    return SampledGaussian(train.noise_multiplier, rate, train.steps, grid)

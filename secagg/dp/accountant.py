@@ -176,7 +176,11 @@ def _ideal_epsilon(counts: _Counts, delta: float, tight: bool) -> float:
     epsilon = _by_renyi(counts, delta)
     gaussians = [(event, count) for event, count in counts if _is_gaussian(event)]
     if tight and len(gaussians) == len(counts):
-        epsilon = min(epsilon, _by_gaussian(counts, delta, epsilon))
+        try:
+            with np.errstate(all="ignore"):
+                epsilon = min(epsilon, _sound_epsilon(_by_gaussian(counts, delta, epsilon)))
+        except ArithmeticError:
+            pass  # the other bound holds
     return epsilon
 
 
@@ -188,12 +192,32 @@ def _by_renyi(counts: _Counts, delta: float) -> float:
     for event, count in counts:
         if not isinstance(event, ZeroConcentrated):
             total += count * _renyi(event)  # Z-07
-    return float(rdp.compute_epsilon(_ORDERS, total, delta)[0]) * _ROUND_UP
+    with np.errstate(all="ignore"):
+        epsilon = float(rdp.compute_epsilon(_ORDERS, _sound(total), delta)[0])
+    return _sound_epsilon(epsilon * _ROUND_UP)
+
+
+def _sound(divergences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return bounds that hold: one that is no number, or below 0, bounds nothing (Z-13)."""
+    return np.where(divergences >= 0, divergences, math.inf)
+
+
+def _sound_epsilon(epsilon: float) -> float:
+    """Return ε, or inf where floats gave out on the way to it (Z-13)."""
+    return epsilon if epsilon >= 0 else math.inf
 
 
 @lru_cache(maxsize=4096)
 def _renyi(event: PrivacyEvent) -> NDArray[np.float64]:
     """Return the greatest Rényi divergence of the event's neighbours at every one of `_ORDERS`."""
+    try:
+        with np.errstate(all="ignore"):
+            return _sound(_divergences(event))
+    except ArithmeticError:  # of numbers that no mechanism has
+        return np.full(_ORDERS.shape, math.inf)
+
+
+def _divergences(event: PrivacyEvent) -> NDArray[np.float64]:
     if isinstance(event, SumNoise):
         if event.mechanism == SKELLAM:
             variance = event.shares * event.share_variance

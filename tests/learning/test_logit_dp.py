@@ -10,11 +10,11 @@ import torch
 from torch.nn import functional
 
 from fl_core.augment import block_members
-from fl_core.config import ModelConfig, TrainConfig
+from fl_core.config import CLIP_STEPS, ModelConfig, TrainConfig
 from fl_core.encoders import build_encoder, standardise
 from fl_core.logit_dp import PairGradients, logit_sensitivity
 from fl_core.parameters import initial_parameters
-from fl_core.per_record import CLIP_STEPS, PATTERNS, draw_patterns
+from fl_core.per_record import PATTERNS, draw_patterns
 from fl_core.streaming import one_thread
 
 WIDTH = 6

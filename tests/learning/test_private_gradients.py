@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from fl_core.augment import block_members, make_view
-from fl_core.config import ModelConfig, TrainConfig
+from fl_core.config import CLIP_STEPS, ModelConfig, TrainConfig
 from fl_core.encoders import build_encoder, standardise
 from fl_core.losses import record_info_nce
 from fl_core.normalise import CLIP
 from fl_core.parameters import initial_parameters
 from fl_core.per_record import (
-    CLIP_STEPS,
     PATTERNS,
     RecordGradients,
     chunks,

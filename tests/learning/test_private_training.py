@@ -9,10 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fl_core.config import RATE_UNITS, ModelConfig, TrainConfig
+from fl_core.config import CLIP_STEPS, RATE_UNITS, ModelConfig, TrainConfig
 from fl_core.errors import DataError, ModelError
 from fl_core.parameters import ParamSpec, initial_parameters
-from fl_core.per_record import CLIP_STEPS
 from fl_core.private_training import noise_variance, record_cost, sample_rows
 from fl_core.public_bank import PublicBank
 from fl_core.streaming import one_thread

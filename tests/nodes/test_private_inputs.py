@@ -25,6 +25,7 @@ from nodes.session.privacy import (
     PrivacySettings,
     components_of,
     cost_of,
+    exposure,
     multiplier_of,
     private_encoding,
     terms_of_round,
@@ -265,6 +266,7 @@ def test_the_noise_is_the_least_with_which_all_planned_rounds_fit() -> None:
         terms=lambda z: terms(settings, z),
         sizes=(DIM, EMBEDDING),
         cohort=(N, 2),
+        exposed=0.0,
         spent=[],
     )
 
@@ -290,9 +292,9 @@ def test_what_was_spent_before_is_counted_also_if_it_was_the_very_same_round(
         lambda target, **_: planned.append(dict(target(0.5))) or 0.5,
     )
     arguments = {"terms": lambda z: terms(settings, z), "sizes": (DIM, EMBEDDING), "cohort": (N, 2)}
-    multiplier_of(settings, rounds=2, spent=[], **arguments)
+    multiplier_of(settings, rounds=2, spent=[], exposed=0.0, **arguments)
     (same,) = planned[0]
-    multiplier_of(settings, rounds=2, spent=[same, same, same], **arguments)
+    multiplier_of(settings, rounds=2, spent=[same, same, same], exposed=0.0, **arguments)
     assert planned == [{same: 2}, {same: 5}]
 
 
@@ -414,3 +416,28 @@ def test_the_run_of_these_tests_has_the_budget_that_it_says() -> None:
     two, three = (epsilon_of({cost.event: rounds}, DELTA) for rounds in (2, 3))
     assert two <= EPSILON < three
     assert len(run.names) == N
+
+
+@pytest.mark.req("X-10", "S-19")
+def test_parts_that_are_hardly_noise_are_refused() -> None:
+    """A draw of variance parameter 1/16 has next to no variance: what is left would matter."""
+    settings = make_settings(scale_bits=4)
+    coarse = msgspec.structs.replace(
+        terms(settings, 0.3), honest=N - 4, drop_levels=(0, 1, 2), scale=8
+    )
+    encoding = private_encoding(coarse, model_dim=DIM, embedding_dim=EMBEDDING)
+    with pytest.raises(ConfigError, match="noise in parts of"):
+        components_of(encoding, N, 2)
+
+
+@pytest.mark.req("Z-08")
+def test_a_drawn_graph_or_committee_costs_what_it_may_expose() -> None:
+    assert exposure(9, 10, None) == exposure(9, 10, 10) == 0.0
+    assert exposure(8, 10, None) == exposure(9, 10, 9) == 2.0**-40
+    plan = private_plan()
+    offer = build_offer(plan, make_state(), NAMES, 1)
+    whole = cost_of(offer).event
+    sparse = cost_of(msgspec.structs.replace(offer, neighbours=len(NAMES) - 2)).event
+    assert isinstance(whole, SumNoise)
+    assert isinstance(sparse, SumNoise)
+    assert sparse.truncation == pytest.approx(whole.truncation + 2.0**-40)

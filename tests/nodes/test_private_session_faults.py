@@ -103,7 +103,6 @@ def test_the_honest_offer_is_taken(scheme: str) -> None:
     ("changes", "key", "reason"),
     [
         ({"noise_multiplier": 0.13}, "epsilon", "budget_spent"),
-        ({"noise_multiplier": 1e-9}, "epsilon", "budget_spent"),
         ({"mechanism": "skellam", "noise_multiplier": 0.16}, "epsilon", "budget_spent"),
         ({"dp": None}, "require", "privacy_required"),
     ],
@@ -121,6 +120,9 @@ def test_noise_that_is_too_weak_is_refused_with_the_line_of_the_policy(
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"noise_multiplier": 1e-9}, "noise in parts of"),
+        ({"noise_multiplier": 1e-160}, "noise in parts of|out of range|Numerical"),
+        ({"noise_multiplier": 1e6, "scale": 64}, "noise in parts of|narrower|wrap|bits"),
         ({"honest": N + 1}, "noise from 9 nodes of 8"),
         ({"honest": 1 << 20}, "noise from 1048576 nodes of 8"),
         ({"colluders": 1, "drop_levels": ()}, "counts on 8 honest nodes, a sum has 7"),
@@ -441,7 +443,7 @@ def test_a_probe_is_told_the_receipt_as_a_hello_is() -> None:
 
 
 @pytest.mark.req("G-08")
-def test_rounds_of_a_day_are_counted_by_the_ledger_over_restarts() -> None:
+def test_rounds_of_a_day_are_counted_over_restarts() -> None:
     policy = NodePolicy(collusion=0.0, max_rounds_a_day=2)
     plan = private_plan(rounds=4, privacy=None, max_failures=1)
     plan = replace(plan, privacy=replace(plan.privacy, unit="none"))
@@ -453,7 +455,14 @@ def test_rounds_of_a_day_are_counted_by_the_ledger_over_restarts() -> None:
         (rejected,) = run.of(OfferRejected, name)
         assert rejected.reason == "too_many_rounds"
         assert "max_rounds_a_day = 2: this node began 2 rounds" in rejected.explanation
+    idle = guard(policy, MemoryLedger())
+    for _ in range(2):  # accepted, never trained: nothing is charged
+        idle.judge(msgspec.structs.replace(private_offer(), dp=None, ring_bits=20), RUN, run.now)
+    with pytest.raises(OfferRefused, match="max_rounds_a_day"):
+        idle.judge(msgspec.structs.replace(private_offer(), dp=None, ring_bits=20), RUN, run.now)
     again = guard(policy, run.ledgers["node-0"])  # type: ignore[arg-type]
+    again.begun = run.disk["node-0"].begun
+    assert len(again.begun) == 2
     with pytest.raises(OfferRefused, match="max_rounds_a_day"):
         again.judge(msgspec.structs.replace(private_offer(), dp=None, ring_bits=20), RUN, run.now)
     later = run.now + 86_401
