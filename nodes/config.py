@@ -134,9 +134,10 @@ class PrivacySection(Settings, frozen=True):
     """Unit `client`: how finely the clip is cut into integers."""
     rotation: bool = True
     """Unit `client`: rotate vectors at random before rounding, which saves bits on the wire."""
-    excess_levels: int = 4
+    excess_levels: int = -1
     """Unit `client`: at how many levels noise that was added for dropouts is taken back if they do
-    not happen; 0 leaves it in."""
+    not happen; 0 leaves it in. -1 takes 4 for models of up to 262 144 parameters and 0 for larger
+    ones, where it would take longer than the rest of the round."""
     quantile: float = 0.0
     """Unit `client`: let the clip adapt until this fraction of the nodes is within it; 0 keeps it
     fixed."""

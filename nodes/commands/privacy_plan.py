@@ -177,7 +177,13 @@ def command(
     )
     _, quorum, _, colluders = thresholds_of(run, nodes, nodes)
     terms = terms_of_round(
-        settings, clip=clip, multiplier=1.0, n=nodes, quorum=quorum, honest=quorum - colluders
+        settings,
+        clip=clip,
+        multiplier=1.0,
+        n=nodes,
+        quorum=quorum,
+        honest=quorum - colluders,
+        dim=parameters,
     )
     encoding = private_encoding(terms, model_dim=parameters, embedding_dim=embedding)
     made = plan(

@@ -183,6 +183,7 @@ def _noise(
         n=n,
         quorum=quorum,
         honest=quorum - colluders,
+        dim=len(state.params),
     )
     multiplier = state.noise_multiplier or multiplier_of(
         plan.privacy,

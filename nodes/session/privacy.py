@@ -50,6 +50,8 @@ CLIENT: Final = "client"
 RECORD: Final = "record"
 UNITS: Final = (NONE, CLIENT, RECORD)
 _COMPARED_AT: Final = 1e-5  # delta at which cases are compared; they differ by next to nothing
+_LEVELS: Final = 4
+_MOST_LEVELLED: Final = 1 << 18  # parameters; a million of them take longer than the round
 _LEAST_PART: Final = 8.0
 """Squared steps of the least part of a noise in parts: sums of such parts are a rounded Gaussian
 within e^-70, whichever of them are left."""
@@ -79,8 +81,9 @@ class PrivacySettings:
     """Bits of the integer length of the clip."""
     rotation: bool = True
     """Rotate before rounding: fewer bits a value."""
-    excess_levels: int = 4
-    """Levels at which noise for dropouts that did not happen is taken back; 0 leaves it in."""
+    excess_levels: int = -1
+    """Levels at which noise for dropouts that did not happen is taken back; 0 leaves it in, -1
+    takes 4 unless the model is large."""
     quantile: float = 0.0
     """Fraction of the nodes to be within the clip, which then adapts; 0 keeps the clip fixed."""
     clip_rate: float = 0.2
@@ -108,7 +111,7 @@ class PrivacySettings:
             ("noise_multiplier", 0.0, 1e4),
             ("clip", 1e-6, 1e6),
             ("scale_bits", 4, 23),
-            ("excess_levels", 0, 15),
+            ("excess_levels", -1, 15),
             ("quantile", 0.0, 0.95),
             ("clip_rate", 1e-3, 2.0),
             ("spare", 0.0, 10.0),
@@ -140,7 +143,14 @@ class RoundCost:
 
 
 def terms_of_round(
-    settings: PrivacySettings, *, clip: float, multiplier: float, n: int, quorum: int, honest: int
+    settings: PrivacySettings,
+    *,
+    clip: float,
+    multiplier: float,
+    n: int,
+    quorum: int,
+    honest: int,
+    dim: int = 0,
 ) -> DpTerms:
     """Return the terms of a round of `n` nodes, whose sum is over `quorum` or more.
 
@@ -151,10 +161,12 @@ def terms_of_round(
         n: Nodes in the cohort.
         quorum: Fewest nodes a sum is over.
         honest: Fewest of those that do not collude.
+        dim: Parameters of the model.
     """
-    levels: tuple[int, ...] = ()
-    if settings.excess_levels and n > quorum:
-        levels = choose_levels(n, quorum, settings.excess_levels)
+    count = settings.excess_levels
+    if count < 0:  # every node draws that many times, and the coordinator for all of them
+        count = _LEVELS if dim <= _MOST_LEVELLED else 0
+    levels = choose_levels(n, quorum, count) if count and n > quorum else ()
     return DpTerms(
         mechanism=settings.mechanism,
         clip=clip,

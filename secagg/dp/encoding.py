@@ -42,6 +42,7 @@ CENTROID_SHARE: Final = 0.3
 """Part of the clip that a centroid of norm √k takes at weight 1."""
 WEIGHT_SHARE: Final = 0.2
 """Part of the clip that a weight of 1 takes."""
+_ROTATED: Final = 1 + 2.0**-17
 _LEAST: Final = 1e-30
 _MOST: Final = 1e30
 """Units and clips are within these, so that their products and quotients are floats."""
@@ -206,7 +207,7 @@ class PrivateEncoding:
         if self.terms.rotation:
             x = rotate(x, signs_seed)
             length = math.sqrt(float(np.dot(x, x)))
-            if length > self.terms.scale:  # by the float error of the rotation
+            if 1 < length / self.terms.scale < _ROTATED:  # by the float error of the rotation
                 x *= self.terms.scale / length
         integers = round_bounded(x, self.terms.scale, rng)
         limit = headroom.greatest_magnitude(self.terms, self.dim)

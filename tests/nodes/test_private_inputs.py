@@ -418,6 +418,18 @@ def test_the_run_of_these_tests_has_the_budget_that_it_says() -> None:
     assert len(run.names) == N
 
 
+def test_levels_are_left_out_of_large_models_unless_they_were_asked_for() -> None:
+    def levels(count: int, dim: int) -> int:
+        settings = make_settings(excess_levels=count)
+        made = terms_of_round(
+            settings, clip=1.0, multiplier=1.0, n=30, quorum=20, honest=15, dim=dim
+        )
+        return len(made.drop_levels)
+
+    assert (levels(-1, 1 << 18), levels(-1, (1 << 18) + 1)) == (5, 0)
+    assert (levels(2, 1 << 20), levels(0, 100)) == (3, 0)
+
+
 @pytest.mark.req("X-10", "S-19")
 def test_parts_that_are_hardly_noise_are_refused() -> None:
     """A draw of variance parameter 1/16 has next to no variance: what is left would matter."""
