@@ -256,12 +256,15 @@ class TrainConfig(Settings):
         self._check_privacy()
 
     def unprotected(self) -> TrainConfig:
-        """Return the settings without record-level privacy, for what never leaves a node."""
+        """Return settings without record-level privacy, for what never leaves a node.
+
+        Optimiser, rate and steps are the defaults too: those of noised steps suit no others.
+        """
         if not self.private:
             return self
         plain = TrainConfig()
-        kept = ("objective", "private", "optimiser", "noise_multiplier")
-        return dataclasses.replace(self, **{name: getattr(plain, name) for name in kept})
+        reset = ("objective", "private", "optimiser", "noise_multiplier", "learning_rate", "steps")
+        return dataclasses.replace(self, **{name: getattr(plain, name) for name in reset})
 
     def _check_privacy(self) -> None:
         """Refuse settings of record-level privacy that are out of range or unsound together."""

@@ -22,16 +22,25 @@ from secagg.errors import ConfigError
 __all__ = ["record_training"]
 
 _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
-    DP_SGD: {"objective": PER_RECORD, "sampling_rate": 0.1, "nominal_rows": 1000, "noise_std": 0.1},
+    DP_SGD: {
+        "objective": PER_RECORD,
+        "steps": 10,
+        "optimiser": "sgd",
+        "learning_rate": 0.3,
+        "own_negatives": 8,
+        "sampling_rate": 0.02,
+        "nominal_rows": 1500,
+    },
     LOGIT_DP: {
         "objective": IN_BATCH,
+        "steps": 10,
         "sampling_rate": 0.02,
-        "nominal_rows": 1000,
+        "nominal_rows": 1500,
         "batch_size": 32,
     },
 }
-"""By the way of `private`: numbers that suit the nine devices of specs/90-learning.md; none of them
-may come from a node's own rows."""
+"""By the way of `private`: for dp-sgd the settings that `python -m bench.dp utility` measures. None
+of them may come from a node's own rows."""
 _MOST_MULTIPLIER: Final = 16.0
 
 

@@ -66,6 +66,20 @@ def test_public_rows_follow_the_columns_that_nodes_leave_out() -> None:
     assert "privacy.drop" in refused.value.hint
 
 
+def test_what_stays_at_a_node_trains_as_without_privacy() -> None:
+    assert made({}).unprotected().to_dict() == {
+        **made({}).to_dict(),
+        **{
+            name: getattr(TrainConfig(), name)
+            for name in (
+                "objective", "private", "optimiser", "noise_multiplier", "learning_rate", "steps"
+            )
+        },
+    }  # fmt: skip
+    plain = TrainConfig(steps=7)
+    assert plain.unprotected() is plain
+
+
 def test_a_budget_that_no_noise_meets_is_refused() -> None:
     with pytest.raises(ConfigError, match="noise multiplier") as refused:
         made({"sampling_rate": 1.0, "steps": 1000}, replace(RECORD, epsilon=0.05))
