@@ -11,12 +11,15 @@ from typing import Final
 
 from fl_core.training import LocalUpdate
 from nodes.session.events import TrainRequested
+from nodes.session.guard import Guard
+from nodes.session.ledger import MemoryLedger
 from nodes.session.offer import build_offer
 from nodes.session.plan import RunPlan
 from nodes.session.policy import NodePolicy, PolicyOrigin
 from nodes.session.privacy import CLIENT, PrivacySettings
 from secagg.types import NodeId
 from secagg.wire.messages import DpTerms, RoundOffer
+from tests.support.fleet import TestSigner
 from tests.support.run import Run, constant_update, make_plan, make_state
 
 N: Final = 8
@@ -93,3 +96,16 @@ def private_offer(scheme: str = "masking", n: int = N) -> RoundOffer:
 def noise_of(offer: RoundOffer) -> DpTerms:
     assert offer.dp is not None
     return offer.dp
+
+
+def guard(policy: NodePolicy | None = None, ledger: MemoryLedger | None = None) -> Guard:
+    """What stands before node-0 of N."""
+    names = [f"node-{index}" for index in range(N)]
+    keys = {name: TestSigner(name).public for name in names}
+    return Guard(
+        names[0],
+        policy or private_policy(),
+        ledger or MemoryLedger(),
+        signing_key=keys.get,
+        members=lambda: N,
+    )
