@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib
 import os
 import sys
 from typing import Final
@@ -16,6 +15,7 @@ from typing import Final
 import click
 
 from fl_core.errors import DataError, ModelError
+from nodes.commands.lazy_group import LazyGroup
 from secagg.errors import (
     ConfigError,
     KeyMaterialError,
@@ -61,19 +61,7 @@ EXIT_CODES: Final[dict[int, str]] = {
 }
 
 
-class _LazyGroup(click.Group):
-    """Imports a command's module only when it is asked for: `secagg --version` needs no torch."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(f"nodes.commands.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
-        return command
-
+class _Commands(LazyGroup):
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; a reader of our output that has gone is no error."""
         try:
@@ -84,12 +72,13 @@ class _LazyGroup(click.Group):
             return 0
         return result
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
 
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    commands=COMMANDS,
+    prefix="nodes.commands.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(VERSION, prog_name="secagg")
 def secagg() -> None:
     """Train one anomaly detector over many IoT sites; nobody sees another's data or update.

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from nodes.commands.options import json_option
+
 if TYPE_CHECKING:
     from nodes.attacks.report import Attack, Played
 
@@ -49,7 +51,7 @@ _ELSEWHERE = {
 @click.option("--attack", "names", multiple=True, metavar="NAME", help="Only this; repeatable.")
 @click.option("--list", "only_list", is_flag=True, help="Name the attacks and play none.")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of the inputs.")
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
+@json_option
 def command(
     *,
     scheme: str,

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import click
 
-from nodes.commands.options import privacy_options, privacy_table, weights_option
+from nodes.commands.options import (
+    json_option,
+    privacy_options,
+    privacy_table,
+    seed_option,
+    weights_option,
+)
 from nodes.progress import human_bytes, show_progress, weights_line
 from nodes.report import print_quality
 from nodes.supervisor import stop_on_signals
@@ -30,12 +36,12 @@ __all__ = ["command"]
 )
 @weights_option
 @privacy_options
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed.")
+@seed_option
 @click.option("--drop", multiple=True, metavar="PATTERN", help="Leave columns out: 'HH_jit_*'.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder; ./run or the next free run-N."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+@json_option
 def command(
     data: str,
     rounds: int,

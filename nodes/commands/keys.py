@@ -29,6 +29,7 @@ from keys.roster import Roster, is_roster
 from keys.sealing import Unlock
 from keys.store import read_public, write_atomic
 from keys.summary import Line, Summary, summarise
+from nodes.commands.options import json_option
 from secagg.errors import KeyMaterialError
 
 __all__ = ["command"]
@@ -215,7 +216,7 @@ def revoke(node_id: str, folder: Path, reason: str, **files: Path | None) -> Non
 @command.command()
 @click.argument("folder", type=_FOLDER)
 @click.option("--expiring", metavar="TIME", help="Only certificates that end within 12h, 30d, 4w.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show(folder: Path, expiring: str | None, *, as_json: bool) -> None:
     """Show the roster of a root's or a party's FOLDER; unlocks nothing.
 

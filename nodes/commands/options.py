@@ -11,14 +11,24 @@ import click
 
 from nodes.session.plan import WEIGHT_MODES
 from nodes.telemetry import Emit, Record
+from secagg.assumptions import DEFAULT_COLLUSION
+from secagg.dp.terms import DISCRETE_GAUSSIAN, MECHANISMS
+from secagg.schemes import SCHEMES
 
 __all__ = [
+    "collusion_option",
     "combine",
     "config_option",
+    "delta_option",
+    "epsilon_option",
     "events_option",
+    "json_option",
     "log_option",
+    "mechanism_option",
     "privacy_options",
     "privacy_table",
+    "private_scheme_option",
+    "seed_option",
     "set_up_logging",
     "weights_option",
 ]
@@ -51,6 +61,46 @@ weights_option = click.option(
 )
 
 
+seed_option = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+epsilon_option = click.option(
+    "--epsilon",
+    default=8.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Privacy budget of all rounds together.",
+)
+delta_option = click.option(
+    "--delta",
+    default=1e-5,
+    show_default=True,
+    type=click.FloatRange(0, 0.1, min_open=True),
+    help="Probability with which the budget's bound may fail.",
+)
+private_scheme_option = click.option(
+    "--scheme",
+    default="masking",
+    show_default=True,
+    type=click.Choice([name for name, scheme in SCHEMES.items() if scheme.private]),
+    help="How updates are summed.",
+)
+mechanism_option = click.option(
+    "--mechanism",
+    default=DISCRETE_GAUSSIAN,
+    show_default=True,
+    type=click.Choice(list(MECHANISMS)),
+    help="Distribution of a node's noise.",
+)
+collusion_option = click.option(
+    "--collusion",
+    default=DEFAULT_COLLUSION,
+    show_default=True,
+    type=click.FloatRange(0, 0.5, max_open=True),
+    help="Fraction of the nodes that may collude; with few, large fleets get a sparse graph.",
+)
+
 _PRIVACY = (
     click.option(
         "--unit",
@@ -59,20 +109,8 @@ _PRIVACY = (
         type=click.Choice(["none", "client", "record"]),
         help="Whom noise protects: a node (takes hundreds of them), one row of data, or nobody.",
     ),
-    click.option(
-        "--epsilon",
-        default=8.0,
-        show_default=True,
-        type=click.FloatRange(0, min_open=True),
-        help="Privacy budget of all rounds together.",
-    ),
-    click.option(
-        "--delta",
-        default=1e-5,
-        show_default=True,
-        type=click.FloatRange(0, 0.1, min_open=True),
-        help="Probability with which the budget's bound may fail.",
-    ),
+    epsilon_option,
+    delta_option,
 )
 
 

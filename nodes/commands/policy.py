@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from nodes.commands.options import json_option
 from nodes.config import CoordinatorConfig, load_coordinator_config, load_node_config
 from nodes.policy_file import load_policy, to_policy
 from nodes.policy_sentences import Remark, explain, weaknesses
@@ -52,7 +53,7 @@ def command() -> None:
 @click.option(
     "--members", type=click.IntRange(3), help="Active nodes of the roster; those of the round."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON on stdout.")
+@json_option
 @click.pass_context
 def check(
     context: click.Context,

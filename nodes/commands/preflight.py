@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from nodes.commands.options import config_option
+from nodes.commands.options import config_option, json_option
 
 __all__ = ["command"]
 
@@ -17,7 +17,7 @@ FAILED = 7
 
 @click.command()
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on stdout.")
+@json_option
 def command(config: Path, as_json: bool) -> None:
     """Check keys, clocks, ports, roster, data and versions, and say how to mend what is wrong.
 

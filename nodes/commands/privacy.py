@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Final
 
 import click
+
+from nodes.commands.lazy_group import LazyGroup
 
 __all__ = ["PARTS", "command"]
 
@@ -17,25 +18,7 @@ PARTS: Final[dict[str, str]] = {
 """Subcommand to one-line help; the code is `nodes.commands.privacy_<name>.command`."""
 
 
-class _LazyGroup(click.Group):
-    """Imports a subcommand's module only when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(PARTS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in PARTS:
-            return None
-        module = importlib.import_module(f"nodes.commands.privacy_{cmd_name}")
-        command: click.Command = module.command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(PARTS.items()))
-
-
-@click.group(cls=_LazyGroup)
+@click.group(cls=LazyGroup, commands=PARTS, prefix="nodes.commands.privacy_")
 def command() -> None:
     """What differential privacy costs and what was spent of it.
 

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from secagg.dp.terms import DISCRETE_GAUSSIAN, MECHANISMS
-from secagg.schemes import SCHEMES
+from nodes.commands.options import (
+    delta_option,
+    epsilon_option,
+    json_option,
+    mechanism_option,
+    private_scheme_option,
+    seed_option,
+)
 
 if TYPE_CHECKING:
     from nodes.canaries import AuditedRun
@@ -37,34 +43,10 @@ _LABEL: Final = 14
     help="Nodes that are canaries.",
 )
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1), help="Rounds.")
-@click.option(
-    "--epsilon",
-    default=8.0,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    help="Budget of all rounds together: what the run is to claim.",
-)
-@click.option(
-    "--delta",
-    default=1e-5,
-    show_default=True,
-    type=click.FloatRange(0, 0.1, min_open=True),
-    help="Probability with which it may fail.",
-)
-@click.option(
-    "--scheme",
-    default="masking",
-    show_default=True,
-    type=click.Choice([name for name, scheme in SCHEMES.items() if scheme.private]),
-    help="How updates are summed.",
-)
-@click.option(
-    "--mechanism",
-    default=DISCRETE_GAUSSIAN,
-    show_default=True,
-    type=click.Choice(list(MECHANISMS)),
-    help="Distribution of a node's noise.",
-)
+@epsilon_option
+@delta_option
+@private_scheme_option
+@mechanism_option
 @click.option(
     "--dim",
     default=4000,
@@ -79,14 +61,14 @@ _LABEL: Final = 14
     type=click.FloatRange(0, 0.1),
     help="Probability that a node crashes in a round.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed.")
+@seed_option
 @click.option(
     "--leave-out-noise",
     "without",
     is_flag=True,
     help="Self-test: the simulated nodes add no noise, and the audit has to fail.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(
     *,
     nodes: int,

@@ -12,15 +12,21 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nodes.commands.options import (
+    collusion_option,
+    delta_option,
+    epsilon_option,
+    json_option,
+    mechanism_option,
+    private_scheme_option,
+)
 from nodes.session.offer import SURE, thresholds_of
 from nodes.session.plan import RunPlan
 from nodes.session.privacy import CLIENT, RECORD, PrivacySettings, private_encoding, terms_of_round
-from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
+from secagg.assumptions import DEFAULT_DROPOUT
 from secagg.dp.accountant import epsilon_of, multiplier_for
 from secagg.dp.events import SampledGaussian
 from secagg.dp.planning import NoiseForecast, PrivacyPlan, plain_sentence, plan
-from secagg.dp.terms import DISCRETE_GAUSSIAN, MECHANISMS
-from secagg.schemes import SCHEMES
 
 __all__ = ["command"]
 
@@ -32,20 +38,8 @@ _WIDTH: Final = 100
 @click.command()
 @click.option("--nodes", default=1000, show_default=True, type=click.IntRange(3), help="Nodes.")
 @click.option("--rounds", default=8, show_default=True, type=click.IntRange(1), help="Rounds.")
-@click.option(
-    "--epsilon",
-    default=8.0,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    help="Budget of all rounds together.",
-)
-@click.option(
-    "--delta",
-    default=1e-5,
-    show_default=True,
-    type=click.FloatRange(0, 0.1, min_open=True),
-    help="Probability with which it may fail.",
-)
+@epsilon_option
+@delta_option
 @click.option(
     "--unit",
     default=CLIENT,
@@ -81,20 +75,8 @@ _WIDTH: Final = 100
     type=click.IntRange(4, 23),
     help="Bits of the integer length of the clip.",
 )
-@click.option(
-    "--scheme",
-    default="masking",
-    show_default=True,
-    type=click.Choice([name for name, scheme in SCHEMES.items() if scheme.private]),
-    help="How updates are summed; it decides how many nodes a sum is over at least.",
-)
-@click.option(
-    "--mechanism",
-    default=DISCRETE_GAUSSIAN,
-    show_default=True,
-    type=click.Choice(list(MECHANISMS)),
-    help="Distribution of a node's noise.",
-)
+@private_scheme_option
+@mechanism_option
 @click.option(
     "--dropout",
     default=DEFAULT_DROPOUT,
@@ -102,13 +84,7 @@ _WIDTH: Final = 100
     type=click.FloatRange(0, 0.5, max_open=True),
     help="Fraction that may drop out.",
 )
-@click.option(
-    "--collusion",
-    default=DEFAULT_COLLUSION,
-    show_default=True,
-    type=click.FloatRange(0, 0.5, max_open=True),
-    help="Fraction that may collude.",
-)
+@collusion_option
 @click.option(
     "--sampling-rate",
     default=0.05,
@@ -123,7 +99,7 @@ _WIDTH: Final = 100
     type=click.IntRange(1),
     help="Unit record: training steps a round.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def command(
     nodes: int,
     rounds: int,

@@ -15,9 +15,16 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from nodes.commands.options import privacy_options, privacy_table, weights_option
+from nodes.commands.options import (
+    collusion_option,
+    json_option,
+    privacy_options,
+    privacy_table,
+    seed_option,
+    weights_option,
+)
 from nodes.progress import human_bytes, weights_line
-from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
+from secagg.assumptions import DEFAULT_DROPOUT
 from secagg.errors import RunIncompleteError
 from secagg.schemes import SCHEMES
 
@@ -67,19 +74,13 @@ __all__ = ["command"]
     type=click.FloatRange(0, 0.5, max_open=True),
     help="Fraction of the nodes that a round may lose and still end with a sum.",
 )
-@click.option(
-    "--collusion",
-    default=DEFAULT_COLLUSION,
-    show_default=True,
-    type=click.FloatRange(0, 0.5, max_open=True),
-    help="Fraction of the nodes that may collude; with few, large fleets get a sparse graph.",
-)
+@collusion_option
 @click.option("--data", default="builtin", show_default=True, help="`builtin`, or a path.")
 @click.option("--steps", default=10, show_default=True, help="Training steps a node and round.")
 @click.option("--train/--no-train", default=True, help="Real training, or random updates.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed.")
+@seed_option
 @click.option("--out", type=click.Path(path_type=Path), help="Write the results as JSON.")
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON on stdout.")
+@json_option
 def command(
     nodes: int,
     rounds: int,

@@ -16,6 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nodes.commands.options import json_option
 from nodes.session.plan import HEAVIEST
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT, FAILURE_BITS, SECURITY_BITS
 from secagg.ckks import parameters as ckks
@@ -139,7 +140,7 @@ class _Kind:
     type=click.IntRange(1, MAX_WEIGHT),
     help=f"ckks: greatest weight; where the coordinator weighs {HEAVIEST}, at some sizes 2.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON on stdout.")
+@json_option
 @click.pass_context
 def command(
     context: click.Context,
