@@ -23,6 +23,7 @@ from nodes.session.events import Checkpoint, ReceiptKept, RunOver, RunState, Ses
 from nodes.spool import FileSpool
 from nodes.store import hold_state, load_receipts, load_run, save_receipt, save_run
 from nodes.telemetry import Emit, record_of
+from nodes.threads import use_one_blas_thread
 from nodes.transport import CoordinatorSocket
 from secagg.errors import ConfigError, KeyMaterialError, RunIncompleteError
 from secagg.schemes import scheme_named, schemes
@@ -109,6 +110,7 @@ class CoordinatorDaemon:
                 what lies there is damaged or was set back.
             RunIncompleteError: the run ended without all its rounds.
         """
+        use_one_blas_thread()
         with hold_state(self._members.folder), hold_state(self._checkpoint.parent):
             # Read under the lock: an older process may just have written it.
             stored = load_run(self._checkpoint, self._plan.training)

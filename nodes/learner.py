@@ -24,6 +24,7 @@ from fl_core.public_bank import PublicBank
 from fl_core.training import LocalUpdate, train_local
 from nodes.config import DataSection
 from nodes.session.training_settings import parse_training
+from nodes.threads import use_one_blas_thread
 from secagg.dp.sampler import sampler_for
 from secagg.dp.terms import DISCRETE_GAUSSIAN
 
@@ -48,8 +49,9 @@ def exact_noise(count: int, variance: float) -> NDArray[np.int64]:
 
 
 def use_one_thread() -> None:
-    """Keep torch to one thread: nodes share machines in demos, and one thread is deterministic."""
+    """Keep torch and BLAS to one thread: nodes share machines, and one thread is deterministic."""
     torch.set_num_threads(1)
+    use_one_blas_thread()
 
 
 def load_data(section: DataSection) -> DeviceData:
