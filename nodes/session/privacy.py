@@ -30,6 +30,7 @@ from secagg.wire.messages import DpTerms, RoundOffer
 
 __all__ = [
     "CLIENT",
+    "MAX_DIM_OF_LEVELS",
     "NONE",
     "RECORD",
     "UNITS",
@@ -51,7 +52,9 @@ RECORD: Final = "record"
 UNITS: Final = (NONE, CLIENT, RECORD)
 _COMPARED_AT: Final = 1e-5  # delta at which cases are compared; they differ by next to nothing
 _LEVELS: Final = 4
-_MOST_LEVELLED: Final = 1 << 18  # parameters; a million of them take longer than the round
+MAX_DIM_OF_LEVELS: Final = 1 << 18
+"""Parameters up to which noise has levels unless told; those of a million take longer than the
+round."""
 _LEAST_PART: Final = 8.0
 """Squared steps of the least part of a noise in parts: sums of such parts are a rounded Gaussian
 within e^-70, whichever of them are left."""
@@ -165,7 +168,7 @@ def terms_of_round(
     """
     count = settings.excess_levels
     if count < 0:  # every node draws that many times, and the coordinator for all of them
-        count = _LEVELS if dim <= _MOST_LEVELLED else 0
+        count = _LEVELS if dim <= MAX_DIM_OF_LEVELS else 0
     levels = choose_levels(n, quorum, count) if count and n > quorum else ()
     return DpTerms(
         mechanism=settings.mechanism,

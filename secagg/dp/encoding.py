@@ -22,7 +22,7 @@ from secagg.dp import headroom
 from secagg.dp.adaptive import WITHIN_SHARE
 from secagg.dp.events import SumNoise
 from secagg.dp.rotation import rotate, unrotate
-from secagg.dp.rounding import Sensitivity, round_bounded, sensitivity
+from secagg.dp.rounding import Sensitivity, round_bounded, sensitivity, squares_of
 from secagg.dp.terms import NoiseTerms
 from secagg.errors import ConfigError, LocalProtocolError
 from secagg.types import RingVector, Rng
@@ -46,6 +46,9 @@ _ROTATED: Final = 1 + 2.0**-17
 _LEAST: Final = 1e-30
 _MOST: Final = 1e30
 """Units and clips are within these, so that their products and quotients are floats."""
+_BLOCK: Final = 1 << 15  # coordinates at a time: the temporaries stay in the cache
+_SQUARES: Final = (1e-280, 1e280)
+"""Sums of squares between these lost nothing to overflow or underflow."""
 _FLOATS: Final = (np.float16, np.float32, np.float64)
 
 
@@ -206,7 +209,7 @@ class PrivateEncoding:
         x = self._clip(self._join(values))
         if self.terms.rotation:
             x = rotate(x, signs_seed)
-            length = math.sqrt(float(np.dot(x, x)))
+            length = math.sqrt(squares_of(x))
             if 1 < length / self.terms.scale < _ROTATED:  # by the float error of the rotation
                 x *= self.terms.scale / length
         integers = round_bounded(x, self.terms.scale, rng)
@@ -230,10 +233,13 @@ class PrivateEncoding:
         for vector in (integers, noise):
             if vector.shape != (self.dim,) or not np.issubdtype(vector.dtype, np.signedinteger):
                 raise LocalProtocolError(f"{vector.dtype} of shape {vector.shape} is no noised sum")
-        limit = headroom.greatest_noise(self.terms, self.dim)
-        total = np.clip(noise, -limit, limit).astype(np.int64)  # D-10
-        total += integers
-        return ring.from_signed(total, ring_bits)
+        limit = min(headroom.greatest_noise(self.terms, self.dim), int(np.iinfo(noise.dtype).max))
+        total = np.empty(self.dim, dtype=np.uint32)
+        for start in range(0, self.dim, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            total[part] = integers[part]
+            total[part] += np.clip(noise[part], -limit, limit).astype(np.uint32)  # D-10
+        return ring.reduce(total, ring_bits)
 
     def decode(
         self, integers: NDArray[np.signedinteger[Any]], *, signs_seed: bytes
@@ -286,7 +292,7 @@ class PrivateEncoding:
             part = joint[start : start + segment.dim]
             with np.errstate(over="ignore", invalid="ignore"):
                 np.divide(vector, segment.unit, out=part, dtype=np.float64)
-                finite = math.isfinite(_peak(part))
+                finite = math.isfinite(squares_of(part)) or math.isfinite(_peak(part))
             if not finite:
                 raise LocalProtocolError(f"segment {segment.name!r} is not finite in its unit")
             start += segment.dim
@@ -296,11 +302,13 @@ class PrivateEncoding:
         """Scale all segments by one factor, in place, and set `within`; return steps."""
         scale, clip = self.terms.scale, self.free_clip
         free = joint[: self.dim - self.within]
-        peak = _peak(free)
         inside = True
-        if peak > 0:
+        peak, squares = 1.0, squares_of(free)
+        if not _SQUARES[0] < squares < _SQUARES[1] and (peak := _peak(free)) > 0:
             free /= peak  # squares of what is left neither overflow nor vanish together
-            root = math.sqrt(float(np.dot(free, free)))
+            squares = squares_of(free)
+        if peak > 0:
+            root = math.sqrt(squares)
             inside = root <= clip / peak
             factor = peak / self.terms.clip if inside else clip / self.terms.clip / root
             free *= factor * scale  # D-03

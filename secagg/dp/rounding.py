@@ -21,7 +21,7 @@ from secagg.errors import ConfigError, LocalProtocolError
 from secagg.primitives.prg import SEED_SIZE, accumulate
 from secagg.types import Rng
 
-__all__ = ["MAX_DRAWS", "Sensitivity", "round_bounded", "sensitivity"]
+__all__ = ["MAX_DRAWS", "Sensitivity", "round_bounded", "sensitivity", "squares_of"]
 
 MAX_DRAWS: Final = 128
 """Each is accepted with a probability of 1 - e^(-1/2) at least: all fail with e^-64 at most."""
@@ -83,7 +83,7 @@ def round_bounded(vector: NDArray[np.float64], scale: int, rng: Rng) -> NDArray[
     Raises:
         LocalProtocolError: the vector is longer than `scale` or not finite; nothing was drawn.
     """
-    if not math.sqrt(float(np.dot(vector, vector))) <= scale * _SLACK:
+    if not math.sqrt(squares_of(vector)) <= scale * _SLACK:
         raise LocalProtocolError("the vector was not clipped before it was rounded")
     squared = sensitivity(scale, len(vector)).squared
     for _ in range(MAX_DRAWS):
@@ -94,6 +94,15 @@ def round_bounded(vector: NDArray[np.float64], scale: int, rng: Rng) -> NDArray[
     if _squared_norm(integers) > squared:
         raise LocalProtocolError("the vector was not clipped before it was rounded")
     return integers
+
+
+def squares_of(vector: NDArray[np.float64]) -> float:
+    """Return the sum of squares of a float64 vector; infinite or no number where it overflows.
+
+    In this thread: a product by BLAS would wake others, which then spin for longer than it takes.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.einsum("i,i->", vector, vector))
 
 
 def _squared_norm(integers: NDArray[np.int64]) -> int:
