@@ -23,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -32,14 +32,15 @@ import numpy as np
 
 from bench.cohort import make_setup, play
 from bench.common import BenchError, describe_machine, median_cpu_s
-from bench.federation import Federation, RoundTime, model_of, rounds_of
+from bench.federation import Federation, model_of
 from fl_core.training import LocalUpdate
 from nodes.session.contribution import encode_update, read_sum
 from nodes.session.noised import noised_input, read_noised_sum
-from nodes.session.privacy import components_of
+from nodes.session.privacy import MAX_DIM_OF_LEVELS, components_of
 from nodes.supervisor import Fleet
 from nodes.telemetry import Record
 from nodes.templates import coordinator_toml, node_toml
+from nodes.threads import use_one_blas_thread
 from secagg import ring
 from secagg.dp.encoding import PrivateEncoding, default_segments
 from secagg.dp.excess import new_seeds
@@ -234,8 +235,11 @@ class _NoisedFederation(Federation):
         super()._start_nodes(_Editing(fleet), endpoint)  # type: ignore[arg-type]
 
 
-def over_sockets(kind: Kind, *, nodes: int, dim: int, rounds: int = 2) -> list[RoundTime]:
-    """Run one federation of daemons; a round right after another that went well counts."""
+def over_sockets(kind: Kind, *, nodes: int, dim: int, rounds: int = 2) -> list[float]:
+    """Run one federation of daemons; return the seconds of its rounds that had a result.
+
+    The first round is left out: every node then works out what such a round costs.
+    """
     with tempfile.TemporaryDirectory(prefix="secagg-bench-") as folder:
         run = _NoisedFederation(Path(folder), "masking", model_of(dim), n=nodes, rounds=rounds)
         path = Path(folder) / "coordinator.toml"
@@ -246,42 +250,39 @@ def over_sockets(kind: Kind, *, nodes: int, dim: int, rounds: int = 2) -> list[R
             values["privacy"] = {**SOCKET_PRIVACY, **noise}
         path.write_text(coordinator_toml(values))
         with contextlib.closing(run.records()) as records:
-            return list(_undisturbed(records))
+            return list(round_times(records))
 
 
-def _undisturbed(records: Iterator[Record]) -> Iterator[RoundTime]:
-    """Yield the rounds between two disturbances; a node may come late, or a sum drown in noise."""
-    stretch: list[Record] = []
+def round_times(records: Iterable[Record]) -> Iterator[float]:
+    """Yield the seconds from the offer of a round to its end, of all that ended well but the first.
+
+    A round before that drowned in its noise changes nothing: the wait after it is not counted.
+    """
+    started: list[float] = []
     for record in records:
-        stretch.append(record)
-        if record["event"] in ("round.lost", "peer.rejected", "run.over"):
-            yield from rounds_of(iter(stretch[:-1]))
-            stretch = []
+        if record["event"] == "round.started":
+            started.append(record["at"])
+        elif record["event"] == "round.done" and len(started) > 1:
+            yield record["at"] - started[-1]
 
 
 def compare_sockets(*, nodes: int, dim: int, turns: int) -> str:
-    """Run every kind in turn; return medians and quartiles as Markdown."""
-    found: dict[str, list[RoundTime]] = {kind.name: [] for kind in KINDS}
+    """Run the kinds in turn, as many as there are by default; return quartiles as Markdown."""
+    kinds = [kind for kind in KINDS if not kind.levels or dim <= MAX_DIM_OF_LEVELS]
+    found: dict[str, list[float]] = {kind.name: [] for kind in kinds}
     for _ in range(turns):
-        for kind in KINDS:
+        for kind in kinds:
             found[kind.name] += over_sockets(kind, nodes=nodes, dim=dim)
-    lines = [
-        "| ms | rounds | wall (quartiles) | over no noise | CPU of nodes | CPU of coordinator |",
-        "|---|--:|--:|--:|--:|--:|",
-    ]
-    plain = statistics.median([each.wall_s for each in found[KINDS[0].name]] or [math.nan])
+    lines = ["| ms | rounds | wall (quartiles) | over no noise |", "|---|--:|--:|--:|"]
+    plain = statistics.median(found[KINDS[0].name] or [math.nan])
     for name, times in found.items():
         if not times:
-            lines.append(f"| {name} | 0 | – | – | – | – |")
+            lines.append(f"| {name} | 0 | – | – |")
             continue
-        low, middle, high = np.percentile([1000 * each.wall_s for each in times], [25, 50, 75])
-        cpu = [
-            1000 * statistics.median(getattr(each, field) for each in times)
-            for field in ("nodes_cpu_s", "coordinator_cpu_s")
-        ]
+        low, middle, high = np.percentile([1000 * each for each in times], [25, 50, 75])
+        added = middle / 1000 / plain - 1
         lines.append(
-            f"| {name} | {len(times)} | {middle:.0f} ({low:.0f}–{high:.0f}) "
-            f"| {middle / 1000 / plain - 1:+.0%} | {cpu[0]:.0f} | {cpu[1]:.0f} |"
+            f"| {name} | {len(times)} | {middle:.0f} ({low:.0f}–{high:.0f}) | {added:+.0%} |"
         )
     return "\n".join(lines)
 
@@ -295,7 +296,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sockets", type=int, default=0, help="runs of daemons of each kind")
     parser.add_argument("--out", type=Path, help="write dp_round.json into this folder")
     options = parser.parse_args(arguments)
+    use_one_blas_thread()  # as the daemons do
     try:
+        measure(KINDS[0], nodes=options.nodes, dim=options.dim, repetitions=1)  # warms memory up
         costs = [
             measure(kind, nodes=options.nodes, dim=options.dim, repetitions=options.repetitions)
             for kind in KINDS

@@ -161,3 +161,20 @@ def test_parts_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["bench.dp", "nonsense"])
     with pytest.raises(SystemExit, match=r"sampler\|round\|utility"):
         dp.main()
+
+
+def test_rounds_over_sockets_are_timed_from_their_offer_and_the_first_is_left_out() -> None:
+    def record(event: str, at: float) -> dict[str, object]:
+        return {"event": event, "at": at}
+
+    records = [
+        record("round.started", 1.0),
+        record("round.lost", 9.0),
+        record("round.started", 11.5),
+        record("phase.changed", 11.7),
+        record("round.done", 12.0),
+        record("round.started", 12.1),
+        record("round.done", 12.9),
+    ]
+    assert list(dp_round.round_times(records)) == pytest.approx([0.5, 0.8])
+    assert list(dp_round.round_times(records[4:])) == []  # it may have begun with the run
