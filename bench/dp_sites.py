@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
 from bench.common import BenchError
-from fl_core.augment import block_members, corrupt, make_view
+from fl_core.augment import Layout, corrupt, make_view
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.encoders import build_encoder, standardise
 from fl_core.losses import alignment, info_nce
@@ -166,7 +166,7 @@ class SiteTrainer:
         self._rows = torch.from_numpy(np.stack([n.apply(s.train) for n, s in pairs]))
         self._held = torch.from_numpy(np.stack([n.apply(s.held) for n, s in pairs]))
         self._model, self._config = model, config
-        self._members = block_members(model.input_dim, config.blocks)
+        self._layout = Layout.of(model.input_dim, config.blocks)
         self._spec = ParamSpec.from_model(model)
         encoder = build_encoder(model, np.zeros(self._spec.dim, np.float32))
 
@@ -230,7 +230,7 @@ class SiteTrainer:
         """Draw a step of one site, in the order of `fl_core.training`: shape (2 or 3, B, d)."""
         config = self._config
         batch = rows[torch.randint(len(rows), (config.batch_size,), generator=draw)]
-        views = [make_view(batch, self._members, config, draw) for _ in range(2)]
+        views = [make_view(batch, self._layout, config, draw) for _ in range(2)]
         if config.synthetic_negatives:
-            views.append(corrupt(batch, self._members, draw))
+            views.append(corrupt(batch, self._layout.members, draw))
         return torch.stack(views)

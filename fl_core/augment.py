@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
@@ -21,7 +22,7 @@ from fl_core.config import TrainConfig
 from fl_core.errors import ModelError
 from fl_core.normalise import CLIP
 
-__all__ = ["block_members", "corrupt", "make_view", "named_blocks"]
+__all__ = ["Layout", "block_members", "corrupt", "make_view", "named_blocks"]
 
 _KNOWN_BLOCKS: Final[dict[int, tuple[int, ...]]] = {
     115: (3,) * 10 + (7,) * 5 + (3,) * 5 + (7,) * 5,
@@ -30,6 +31,12 @@ _KNOWN_BLOCKS: Final[dict[int, tuple[int, ...]]] = {
 """Width to run lengths: the whole UCI layout, and the same without its 15 `HH_jit` columns."""
 
 _STREAM_WINDOW: Final = re.compile(r"^(.+_L[0-9.]+)_")
+
+_WINDOWS: Final = 5
+"""Damped windows of the known layouts; their runs are ordered by stream, then by window."""
+
+_MOST_MIXED: Final = 0.2
+"""Largest share of another benign row in a view."""
 
 CORRUPT_SHARE: Final = (0.04, 0.64)
 """Least and largest probability that a run is corrupted; drawn per row, small shares oftener."""
@@ -77,24 +84,85 @@ def block_members(dim: int, blocks: Sequence[int]) -> Tensor:
     return torch.nn.functional.one_hot(run, len(lengths)).T.to(torch.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """How the columns of a row belong together."""
+
+    members: Tensor
+    """Shape (runs, d), one 1 a column: from `block_members`."""
+
+    windows: Tensor
+    """Shape (windows, runs), one 1 a run: which damped window a run is of."""
+
+    partner: Tensor
+    """Shape (d,): the same statistic of the stream that a column may be swapped with in its window;
+    itself where no other stream has the same statistics."""
+
+    @classmethod
+    def of(cls, dim: int, blocks: Sequence[int] = ()) -> Layout:
+        """Work out the layout; without a known one every run is a window and has no partner.
+
+        Raises:
+            ModelError: the lengths do not add up to `dim`.
+        """
+        members = block_members(dim, blocks)
+        runs = len(members)
+        lengths = tuple(int(length) for length in members.sum(dim=1))
+        if lengths != _KNOWN_BLOCKS.get(dim):
+            return cls(members, torch.eye(runs), torch.arange(dim))
+        windows = torch.nn.functional.one_hot(torch.arange(runs) % _WINDOWS).T.to(torch.float32)
+        starts = [sum(lengths[:run]) for run in range(runs)]
+        partner = torch.arange(dim)
+        free = set(range(runs))
+        for run in range(runs):
+            others = (r for r in range(run + _WINDOWS, runs, _WINDOWS) if r in free)
+            other = next((r for r in others if lengths[r] == lengths[run]), None)
+            if run in free and other is not None:
+                free -= {run, other}
+                here = torch.arange(starts[run], starts[run] + lengths[run])
+                there = torch.arange(starts[other], starts[other] + lengths[run])
+                partner[here], partner[there] = there, here
+        return cls(members, windows, partner)
+
+
 def make_view(
-    rows: Tensor, members: Tensor, config: TrainConfig, generator: torch.Generator
+    rows: Tensor, layout: Layout, config: TrainConfig, generator: torch.Generator
 ) -> Tensor:
-    """Draw a harmless variant of each row: noise, a common gain a run, and missing runs.
+    """Draw a harmless variant of each row, by the sizes in `config`; those of 0 draw nothing.
+
+    In this order: streams swapped, another benign row mixed in, noise, a gain a run and one common
+    to the row, missing runs, missing windows.
 
     Args:
         rows: Shape (B, d), normalised.
-        members: From `block_members`.
-        config: Sizes of the three changes.
+        layout: Of the columns.
+        config: Sizes of the changes.
         generator: Source of every draw.
 
     Returns:
         Shape (B, d).
     """
+    members = layout.members
     n, runs = len(rows), len(members)
+
+    def chosen(width: int, rate: float) -> Tensor:
+        return (torch.rand((n, width), generator=generator) < rate).to(rows.dtype)
+
+    if config.swap_rate:
+        swapped = chosen(len(layout.windows), config.swap_rate) @ layout.windows @ members
+        rows = torch.where(swapped > 0, rows[:, layout.partner], rows)
+    if config.mix_rate:
+        other = rows[torch.randint(n, (n,), generator=generator)]
+        share = _MOST_MIXED * torch.rand((n, 1), generator=generator)
+        rows = rows + share * chosen(1, config.mix_rate) * (other - rows)
     noise = config.noise_std * torch.randn(rows.shape, generator=generator)
     gain = 1.0 + config.gain_std * torch.randn((n, runs), generator=generator) @ members
     dropped = (torch.rand((n, runs), generator=generator) < config.drop_rate).to(rows.dtype)
+    if config.jitter_std:
+        gain = gain * (1.0 + config.jitter_std * torch.randn((n, 1), generator=generator))
+    if config.window_drop_rate:
+        missing = chosen(len(layout.windows), config.window_drop_rate) @ layout.windows
+        dropped = torch.maximum(dropped, missing)
     return (rows + noise) * gain * (1.0 - dropped @ members)
 
 

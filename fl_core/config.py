@@ -7,13 +7,21 @@ same way, and both are frozen: a setting that exists is a setting that has been 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Final
 
+from fl_core.architectures import parameter_shapes
 from fl_core.errors import ModelError
+from fl_core.settings import (
+    Settings,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_integers,
+    check_number,
+)
 
 __all__ = [
     "CLIP_STEPS",
@@ -24,11 +32,7 @@ __all__ = [
     "PER_RECORD",
     "RATE_UNITS",
     "ModelConfig",
-    "Settings",
     "TrainConfig",
-    "check_integer",
-    "check_integers",
-    "check_number",
 ]
 
 ENCODER_KINDS: tuple[str, ...] = ("mlp",)
@@ -64,73 +68,6 @@ MAX_PARAMETERS = 1 << 26
 """Largest model in coordinates, for the same reason."""
 
 
-class Settings:
-    """Strict round trip of a frozen dataclass of scalars and integer tuples to plain dicts."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON-ready values; tuples become lists."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Make the settings from `to_dict` output; a missing key takes its default.
-
-        Raises:
-            ModelError: an unknown key, a missing key without default, a wrong type or range.
-        """
-        known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ModelError(
-                f"{cls.__name__} has no setting {unknown[0]!r}", hint=f"known: {', '.join(known)}"
-            )
-        missing = [
-            f.name
-            for f in known.values()
-            if f.default is dataclasses.MISSING and f.name not in values
-        ]
-        if missing:
-            raise ModelError(f"{cls.__name__} needs the setting {missing[0]!r}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-def check_integer(owner: str, name: str, value: object, *, low: int, high: int) -> None:
-    """Refuse a setting that is not a whole number from `low` to `high`.
-
-    Raises:
-        ModelError: names the setting and the range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ModelError(
-            f"{owner}.{name} is {value!r}", hint=f"use a whole number from {low} to {high}"
-        )
-
-
-def check_number(owner: str, name: str, value: object, *, low: float, high: float) -> None:
-    """Refuse a setting that is not a number from `low` to `high`; NaN is none.
-
-    Raises:
-        ModelError: names the setting and the range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ModelError(f"{owner}.{name} is {value!r}", hint=f"use a number from {low} to {high}")
-
-
-def check_integers(owner: str, name: str, value: object, *, at_most: int) -> None:
-    """Refuse a setting that is not a tuple of at most `at_most` positive whole numbers.
-
-    Raises:
-        ModelError: names the setting and the range.
-    """
-    if not isinstance(value, tuple) or len(value) > at_most:
-        raise ModelError(
-            f"{owner}.{name} is {value!r}", hint=f"use a list of at most {at_most} whole numbers"
-        )
-    for item in value:
-        check_integer(owner, name, item, low=1, high=MAX_DIM)
-
-
 @dataclass(frozen=True, slots=True)
 class ModelConfig(Settings):
     """Architecture of the shared encoder: what a node's policy pins by `ParamSpec.digest`."""
@@ -147,6 +84,13 @@ class ModelConfig(Settings):
     embedding_dim: int = 64
     """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice."""
 
+    window: int = 1
+    """Time steps W of a row that is a window of a series, oldest first: input_dim is W × channels.
+    1 for rows that stand alone."""
+
+    stages: int = 2
+    """Stages of each path of a "timefreq" encoder, each with a reconstruction of its own."""
+
     def __post_init__(self) -> None:
         if self.kind not in ENCODER_KINDS:
             raise ModelError(
@@ -154,10 +98,16 @@ class ModelConfig(Settings):
             )
         check_integer("ModelConfig", "input_dim", self.input_dim, low=1, high=MAX_DIM)
         check_integer("ModelConfig", "embedding_dim", self.embedding_dim, low=2, high=MAX_DIM)
-        check_integers("ModelConfig", "hidden", self.hidden, at_most=MAX_LAYERS)
-        widths = (self.input_dim, *self.hidden, self.embedding_dim)
-        size = sum(a * b + b for a, b in itertools.pairwise(widths))
-        size += self.input_dim * self.embedding_dim
+        check_integers("ModelConfig", "hidden", self.hidden, at_most=MAX_LAYERS, high=MAX_DIM)
+        check_integer("ModelConfig", "window", self.window, low=1, high=self.input_dim)
+        check_integer("ModelConfig", "stages", self.stages, low=1, high=MAX_LAYERS)
+        if self.input_dim % self.window:
+            raise ModelError(
+                f"ModelConfig.input_dim is {self.input_dim}, no multiple of the window "
+                f"{self.window}",
+                hint="input_dim is window times the channels of the series",
+            )
+        size = sum(math.prod(shape) for _, shape in parameter_shapes(self))
         if size > MAX_PARAMETERS:
             raise ModelError(
                 f"the model has {size} parameters, more than {MAX_PARAMETERS}",
@@ -178,12 +128,29 @@ class TrainConfig(Settings):
     learning_rate: float = 1e-3
     """Of the local Adam, which starts afresh every round."""
 
+    contrast_weight: float = 1.0
+    """Factor of InfoNCE; 0 switches it off."""
+
     temperature: float = 0.2
     """tau of InfoNCE (specs/90-learning.md section 4); lower sharpens the contrast."""
 
     align_weight: float = 1.0
     """Factor of the alignment to the global reference; 0 switches it off. Below about 2 the
     contrast outweighs it: the reference stays short, the consistency weights near one half."""
+
+    dynamic_weights: bool = True
+    """Whether a node weighs its update by its consistency with the reference; otherwise by 1."""
+
+    prox_weight: float = 0.0
+    """mu of FedProx: half of it times the squared way from the round's parameters is added to the
+    loss; 0 switches it off."""
+
+    moon_weight: float = 0.0
+    """mu of MOON: factor of the contrast between the shared model and this node's model of the
+    round before; 0 switches it off."""
+
+    reconstruction_weight: float = 1.0
+    """Factor of the reconstruction error, for encoders that reconstruct ("timefreq")."""
 
     noise_std: float = 0.05
     """Standard deviation of the noise on a view's features, in node standard deviations."""
@@ -194,6 +161,18 @@ class TrainConfig(Settings):
     drop_rate: float = 0.0
     """Probability that a view misses a stream's window, that is, shows the node's mean there. More
     helps on real rows and hurts on the built-in ones (specs/90-learning.md section 8)."""
+
+    window_drop_rate: float = 0.0
+    """Probability that a view misses one damped window in all streams."""
+
+    jitter_std: float = 0.0
+    """Standard deviation of a gain common to a whole row: the device sends faster or slower."""
+
+    swap_rate: float = 0.0
+    """Probability that a view swaps the statistics of two streams of one layout and window."""
+
+    mix_rate: float = 0.0
+    """Probability that a view is mixed with another benign row of the batch, 20 % of it at most."""
 
     synthetic_negatives: bool = False
     """Also push the rows away from corrupted rows (specs/90-learning.md section 4)."""
@@ -247,12 +226,14 @@ class TrainConfig(Settings):
         check_number(own, "noise_std", self.noise_std, low=0.0, high=10.0)
         check_number(own, "gain_std", self.gain_std, low=0.0, high=10.0)
         check_number(own, "drop_rate", self.drop_rate, low=0.0, high=0.95)
-        if not isinstance(self.synthetic_negatives, bool):
-            raise ModelError(
-                f"{own}.synthetic_negatives is {self.synthetic_negatives!r}",
-                hint="use true or false",
-            )
-        check_integers(own, "blocks", self.blocks, at_most=MAX_DIM)
+        for name in ("window_drop_rate", "swap_rate", "mix_rate"):
+            check_number(own, name, getattr(self, name), low=0.0, high=0.95)
+        check_number(own, "jitter_std", self.jitter_std, low=0.0, high=10.0)
+        for name in ("contrast_weight", "prox_weight", "moon_weight", "reconstruction_weight"):
+            check_number(own, name, getattr(self, name), low=0.0, high=1e3)
+        check_flag(own, "synthetic_negatives", self.synthetic_negatives)
+        check_flag(own, "dynamic_weights", self.dynamic_weights)
+        check_integers(own, "blocks", self.blocks, at_most=MAX_DIM, high=MAX_DIM)
         self._check_privacy()
 
     def unprotected(self) -> TrainConfig:
@@ -269,9 +250,9 @@ class TrainConfig(Settings):
     def _check_privacy(self) -> None:
         """Refuse settings of record-level privacy that are out of range or unsound together."""
         own = "TrainConfig"
-        _check_choice(own, "objective", self.objective, (IN_BATCH, PER_RECORD))
-        _check_choice(own, "private", self.private, ("", DP_SGD, LOGIT_DP))
-        _check_choice(own, "optimiser", self.optimiser, ("adam", "sgd"))
+        check_choice(own, "objective", self.objective, (IN_BATCH, PER_RECORD))
+        check_choice(own, "private", self.private, ("", DP_SGD, LOGIT_DP))
+        check_choice(own, "optimiser", self.optimiser, ("adam", "sgd"))
         check_number(own, "clip_norm", self.clip_norm, low=1e-6, high=1e6)
         check_number(own, "noise_multiplier", self.noise_multiplier, low=0.0, high=MAX_MULTIPLIER)
         check_number(own, "sampling_rate", self.sampling_rate, low=0.0, high=1.0)
@@ -339,10 +320,3 @@ class TrainConfig(Settings):
 
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-
-
-def _check_choice(owner: str, name: str, value: object, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ModelError(
-            f"{owner}.{name} is {value!r}", hint=f"use one of {', '.join(map(repr, choices))}"
-        )

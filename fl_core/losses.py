@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["alignment", "info_nce", "record_info_nce"]
+__all__ = ["alignment", "info_nce", "model_contrast", "proximity", "record_info_nce"]
 
 
 def info_nce(
@@ -77,3 +79,36 @@ def alignment(z: Tensor, reference: Tensor) -> Tensor:
     Source: seed 001 section 3 (L_align), divided by k (specs/90-learning.md L-06).
     """
     return (z - reference).square().mean()
+
+
+def model_contrast(z: Tensor, shared: Tensor, previous: Tensor, *, temperature: float) -> Tensor:
+    """MOON: rows shall look to the model in training as to the shared one, not as to its last.
+
+    L = -mean_i log( exp(s(z_i, g_i) / tau) / (exp(s(z_i, g_i) / tau) + exp(s(z_i, p_i) / tau)) ).
+
+    Args:
+        z: Embeddings by the model in training, shape (B, k).
+        shared: g, by the round's parameters, shape (B, k).
+        previous: p, by this node's parameters after its training of the round before, shape (B, k).
+        temperature: tau > 0.
+
+    Returns:
+        Scalar.
+
+    Source: Li, He and Song 2021, section 3.3.
+    """
+    near = functional.cosine_similarity(z, shared, dim=1) / temperature  # (B,)
+    far = functional.cosine_similarity(z, previous, dim=1) / temperature
+    return functional.softplus(far - near).mean()
+
+
+def proximity(parameters: Iterable[Tensor], anchors: Iterable[Tensor]) -> Tensor:
+    """FedProx: half the squared distance of all parameters from where the round began.
+
+    Returns:
+        Scalar.
+
+    Source: Li et al. 2020, section 3.2, with mu = 1.
+    """
+    pairs = zip(parameters, anchors, strict=True)
+    return torch.stack([(here - there).square().sum() for here, there in pairs]).sum() / 2

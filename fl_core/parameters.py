@@ -7,7 +7,6 @@ coordinator needs no torch, and two machines with different torch builds start f
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,26 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fl_core.architectures import parameter_shapes
 from fl_core.config import ModelConfig
 from fl_core.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ParamSpec", "checked_vector", "initial_parameters", "parameter_shapes"]
-
-
-def parameter_shapes(model: ModelConfig) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """List name and shape of every parameter in the order of the flat vector.
-
-    The encoder of `fl_core.encoders` must have exactly these parameters; `ParamSpec.load` checks.
-    """
-    widths = (model.input_dim, *model.hidden, model.embedding_dim)
-    shapes: list[tuple[str, tuple[int, ...]]] = []
-    for i, (before, after) in enumerate(itertools.pairwise(widths)):
-        shapes += [(f"layers.{i}.weight", (after, before)), (f"layers.{i}.bias", (after,))]
-    shapes.append(("skip.weight", (model.embedding_dim, model.input_dim)))
-    return tuple(shapes)
+__all__ = ["ParamSpec", "checked_vector", "initial_parameters"]
 
 
 def checked_vector(values: ArrayLike, dim: int, name: str) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fl_core.augment import block_members, make_view
+from fl_core.augment import Layout, make_view
 from fl_core.config import CLIP_STEPS, DP_SGD, RATE_UNITS, ModelConfig, TrainConfig
 from fl_core.encoders import Encoder, build_encoder
 from fl_core.errors import ModelError
@@ -169,7 +169,7 @@ def _fit(
     """Run `config.steps` noised steps on the encoder in place."""
     public = torch.Generator().manual_seed(seed)
     bank_rows = torch.from_numpy(bank.normalised())
-    members = block_members(rows.shape[1], config.blocks)
+    layout = Layout.of(rows.shape[1], config.blocks)
     optimiser = _optimiser(encoder, config)
     records: RecordGradients | PairGradients
     if config.private == DP_SGD:
@@ -180,9 +180,9 @@ def _fit(
         step_size = records.step
         expected = min(config.sampling_rate * config.nominal_rows, config.batch_size)
     for _ in range(config.steps):
-        patterns = draw_patterns(members, bank_rows, config, public)
+        patterns = draw_patterns(layout.members, bank_rows, config, public)
         at = torch.randint(len(bank_rows), (config.bank_negatives,), generator=public)
-        negatives = make_view(bank_rows[at], members, config, public)
+        negatives = make_view(bank_rows[at], layout, config, public)
         drawn = sample_rows(len(rows), config, secret)
         chosen = np.frombuffer(_secret_bytes(secret, len(drawn)), np.uint8).astype(np.int64)
         chosen %= PATTERNS

@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fl_core.config import Settings, check_number
 from fl_core.errors import ModelError
 from fl_core.parameters import checked_vector
+from fl_core.settings import Settings, check_number
 
 __all__ = ["SERVER_OPTIMISERS", "ServerOptConfig", "ServerState", "apply_mean", "weighted_mean"]
 

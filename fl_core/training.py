@@ -14,11 +14,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fl_core.augment import block_members, corrupt, make_view
+from fl_core.augment import Layout, corrupt, make_view
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.encoders import Encoder, build_encoder, embed, standardise
 from fl_core.errors import DataError, ModelError
-from fl_core.losses import alignment, info_nce
+from fl_core.losses import alignment, info_nce, model_contrast, proximity
 from fl_core.normalise import Normaliser, checked_rows
 from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.private_training import Noise, SecretBytes, private_delta
@@ -86,6 +86,7 @@ def train_local(
     model: ModelConfig,
     config: TrainConfig,
     seed: int,
+    previous: ArrayLike | None = None,
     bank: PublicBank | None = None,
     secret: SecretBytes | None = None,
     noise: Noise | None = None,
@@ -104,6 +105,8 @@ def train_local(
         model: Architecture.
         config: Training settings of the round.
         seed: Derived by the caller from run, round, node and purpose; non-negative.
+        previous: This node's parameters after its training of the round before, for MOON; None in
+            its first round, which then has no such term.
         bank: Public rows; needed under `config.private` only, as the next two.
         secret: Secret uniform bytes.
         noise: Exact sampler of integer noise.
@@ -142,11 +145,19 @@ def train_local(
             hint=f"give the node at least {MIN_TRAIN_ROWS} training rows and 1 validation row",
         )
     encoder = build_encoder(model, before)
-    loss = _fit(encoder, torch.from_numpy(rows), torch.from_numpy(g), config=config, seed=seed)
+    anchors = None
+    if config.moon_weight and previous is not None:
+        last = checked_vector(previous, spec.dim, "this node's last parameters")
+        anchors = (build_encoder(model, before), build_encoder(model, last))
+    loss = _fit(
+        encoder, torch.from_numpy(rows), torch.from_numpy(g), anchors, config=config, seed=seed
+    )
     after = spec.flatten(encoder)
     if not np.isfinite(after).all():
         raise ModelError("training gave a parameter that is not finite", hint=_LOWER_RATE)
     centroid, distance, weight = consistency(encoder, held_out, g)
+    if not config.dynamic_weights:
+        weight = 1.0
     return LocalUpdate(after - before, centroid, weight, distance, loss, len(rows))
 
 
@@ -154,22 +165,37 @@ _LOWER_RATE = "lower TrainConfig.learning_rate"
 
 
 def _fit(
-    encoder: Encoder, rows: Tensor, reference: Tensor, *, config: TrainConfig, seed: int
+    encoder: Encoder,
+    rows: Tensor,
+    reference: Tensor,
+    anchors: tuple[Encoder, Encoder] | None,
+    *,
+    config: TrainConfig,
+    seed: int,
 ) -> float:
     """Run `config.steps` Adam steps on the encoder in place; return the mean loss."""
     generator = torch.Generator().manual_seed(seed)
-    members = block_members(rows.shape[1], config.blocks)
+    layout = Layout.of(rows.shape[1], config.blocks)
+    start = [parameter.detach().clone() for parameter in encoder.parameters()]
     optimiser = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
     total = 0.0
     for step in range(config.steps):
         batch = rows[torch.randint(len(rows), (config.batch_size,), generator=generator)]
-        u = standardise(encoder(make_view(batch, members, config, generator)))
-        v = standardise(encoder(make_view(batch, members, config, generator)))
+        view = make_view(batch, layout, config, generator)
+        u = standardise(encoder(view))
+        v = standardise(encoder(make_view(batch, layout, config, generator)))
         negatives = None
         if config.synthetic_negatives:
-            negatives = standardise(encoder(corrupt(batch, members, generator)))
-        loss = info_nce(u, v, temperature=config.temperature, synthetic=negatives)
-        loss = loss + config.align_weight * alignment(u, reference)
+            negatives = standardise(encoder(corrupt(batch, layout.members, generator)))
+        contrast = info_nce(u, v, temperature=config.temperature, synthetic=negatives)
+        loss = config.contrast_weight * contrast + config.align_weight * alignment(u, reference)
+        if config.prox_weight:
+            loss = loss + config.prox_weight * proximity(encoder.parameters(), start)
+        if anchors is not None:
+            with torch.no_grad():
+                shared, last = (standardise(anchor(view)) for anchor in anchors)
+            moon = model_contrast(u, shared, last, temperature=config.temperature)
+            loss = loss + config.moon_weight * moon
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ModelError(f"the loss is {value} at step {step}", hint=_LOWER_RATE)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fl_core.augment import block_members, corrupt, make_view, named_blocks
+from fl_core.augment import Layout, block_members, corrupt, make_view, named_blocks
 from fl_core.config import TrainConfig
 from fl_core.data.extractor import FEATURE_NAMES
 from fl_core.errors import ModelError
@@ -36,13 +36,13 @@ def test_runs_that_do_not_add_up_are_refused():
 def test_a_view_without_changes_is_the_row():
     rows = torch.randn((30, 7), generator=generator())
     still = TrainConfig(noise_std=0.0, gain_std=0.0, drop_rate=0.0)
-    assert torch.equal(make_view(rows, block_members(7, ()), still, generator()), rows)
+    assert torch.equal(make_view(rows, Layout.of(7), still, generator()), rows)
 
 
 def test_a_view_drops_whole_runs():
     rows = torch.ones((400, 6))
     config = TrainConfig(noise_std=0.0, gain_std=0.0, drop_rate=0.3)
-    view = make_view(rows, block_members(6, (3, 3)), config, generator())
+    view = make_view(rows, Layout.of(6, (3, 3)), config, generator())
     runs = view.reshape(400, 2, 3)
     assert set(runs.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(runs.amin(dim=2), runs.amax(dim=2))
@@ -62,7 +62,7 @@ def test_draws_come_from_the_given_generator_only():
     rows, members = torch.randn((9, 7), generator=generator()), block_members(7, ())
     state = torch.get_rng_state()
     for draw in (
-        lambda g: make_view(rows, members, TrainConfig(), g),
+        lambda g: make_view(rows, Layout.of(7), TrainConfig(), g),
         lambda g: corrupt(rows, members, g),
     ):
         assert torch.equal(draw(generator(3)), draw(generator(3)))

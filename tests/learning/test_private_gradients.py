@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fl_core.augment import block_members, make_view
+from fl_core.augment import Layout, block_members, make_view
 from fl_core.config import CLIP_STEPS, ModelConfig, TrainConfig
 from fl_core.encoders import build_encoder, standardise
 from fl_core.losses import record_info_nce
@@ -87,7 +87,7 @@ def test_views_are_those_of_plain_training():
     bank = torch.zeros((2, 115))
     patterns = draw_patterns(members, bank, config, torch.Generator().manual_seed(5))
     rows = torch.randn((PATTERNS, 115))
-    view = make_view(rows, members, config, torch.Generator().manual_seed(5))
+    view = make_view(rows, Layout.of(115), config, torch.Generator().manual_seed(5))
     found = patterns.apply(rows, torch.arange(PATTERNS))[:, 0]
     assert torch.allclose(found, view, atol=1e-4)
 
