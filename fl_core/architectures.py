@@ -7,16 +7,32 @@ The coordinator draws and adds up parameters and needs no torch for it. The modu
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
+
+from fl_core.errors import ModelError
+from fl_core.layouts import column_runs, sequence_columns
 
 if TYPE_CHECKING:
     from fl_core.config import ModelConfig
 
-__all__ = ["Shapes", "parameter_shapes"]
+__all__ = ["KERNEL", "NODE_WIDTH", "POOLINGS", "Shapes", "attention_heads", "parameter_shapes"]
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Name and shape of each tensor."""
+
+KERNEL: Final = 3
+"""Windows, steps or columns that one convolution sees: its own and those beside."""
+
+NODE_WIDTH: Final = 32
+"""Numbers that every run of a graph is mapped to before its first layer."""
+
+POOLINGS: Final = 2
+"""What is read out of the positions of a sequence or graph: their mean and their maximum."""
+
+_HEADS: Final = 4
+_MAX_NUMBERS: Final = 1 << 16  # as the widest layer of a perceptron
 
 
 def parameter_shapes(model: ModelConfig) -> Shapes:
@@ -33,4 +49,68 @@ def _perceptron(model: ModelConfig) -> Shapes:
     return tuple(shapes)
 
 
-_SHAPES: Final[dict[str, Callable[[ModelConfig], Shapes]]] = {"mlp": _perceptron}
+def _convolutions(model: ModelConfig) -> Shapes:
+    columns = sequence_columns(model.input_dim, model.window)
+    widths = (len(columns), *model.hidden)
+    _check_numbers(model, len(columns[0]) * max(widths))
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
+        shapes += [
+            (f"layers.{i}.weight", (after, before, KERNEL)),
+            (f"layers.{i}.bias", (after,)),
+        ]
+    return (*shapes, *_readout(model, widths[-1]))
+
+
+def _graph(model: ModelConfig, *, attention: bool = False) -> Shapes:
+    runs = column_runs(model.input_dim, model.window)
+    widths = (NODE_WIDTH, *model.hidden)
+    _check_numbers(model, len(runs) * max(widths))
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    for i, run in enumerate(runs):
+        shapes += [
+            (f"project.{i}.weight", (NODE_WIDTH, run.length)),
+            (f"project.{i}.bias", (NODE_WIDTH,)),
+        ]
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
+        heads = attention_heads(after)
+        _check_numbers(model, len(runs) ** 2 * (heads if attention else 1))
+        if attention:
+            shapes.append((f"layers.{i}.attend_weight", (2 * heads, after // heads)))
+        shapes += [(f"layers.{i}.map.weight", (after, before)), (f"layers.{i}.map.bias", (after,))]
+    return (*shapes, *_readout(model, widths[-1]))
+
+
+def _attention_graph(model: ModelConfig) -> Shapes:
+    return _graph(model, attention=True)
+
+
+def _readout(model: ModelConfig, width: int) -> Shapes:
+    return (
+        ("out.weight", (model.embedding_dim, POOLINGS * width)),
+        ("out.bias", (model.embedding_dim,)),
+        ("skip.weight", (model.embedding_dim, model.input_dim)),
+    )
+
+
+def attention_heads(width: int) -> int:
+    """Return into how many heads a layer of that width divides: four, or what divides it."""
+    return math.gcd(_HEADS, width)
+
+
+def _check_numbers(model: ModelConfig, numbers: int) -> None:
+    """Refuse a layer that holds too many numbers for a row: a hostile offer fills no memory."""
+    if numbers > _MAX_NUMBERS:
+        raise ModelError(
+            f"a layer of a {model.kind!r} encoder holds {numbers} numbers for a row, more than "
+            f"{_MAX_NUMBERS}",
+            hint='use fewer columns or smaller hidden layers, or the kind "mlp"',
+        )
+
+
+_SHAPES: Final[dict[str, Callable[[ModelConfig], Shapes]]] = {
+    "mlp": _perceptron,
+    "cnn": _convolutions,
+    "gnn": _graph,
+    "gat": _attention_graph,
+}

@@ -20,20 +20,12 @@ from torch import Tensor
 
 from fl_core.config import TrainConfig
 from fl_core.errors import ModelError
+from fl_core.layouts import DAMPED_WINDOWS, KNOWN_BLOCKS
 from fl_core.normalise import CLIP
 
 __all__ = ["Layout", "block_members", "corrupt", "make_view", "named_blocks"]
 
-_KNOWN_BLOCKS: Final[dict[int, tuple[int, ...]]] = {
-    115: (3,) * 10 + (7,) * 5 + (3,) * 5 + (7,) * 5,
-    100: (3,) * 10 + (7,) * 10,
-}
-"""Width to run lengths: the whole UCI layout, and the same without its 15 `HH_jit` columns."""
-
 _STREAM_WINDOW: Final = re.compile(r"^(.+_L[0-9.]+)_")
-
-_WINDOWS: Final = 5
-"""Damped windows of the known layouts; their runs are ordered by stream, then by window."""
 
 _MOST_MIXED: Final = 0.2
 """Largest share of another benign row in a view."""
@@ -74,7 +66,7 @@ def block_members(dim: int, blocks: Sequence[int]) -> Tensor:
     Raises:
         ModelError: the lengths do not add up to `dim`.
     """
-    lengths = tuple(blocks) or _KNOWN_BLOCKS.get(dim) or (1,) * dim
+    lengths = tuple(blocks) or KNOWN_BLOCKS.get(dim) or (1,) * dim
     if sum(lengths) != dim:
         raise ModelError(
             f"TrainConfig.blocks add up to {sum(lengths)}, the rows have {dim} columns",
@@ -108,14 +100,15 @@ class Layout:
         members = block_members(dim, blocks)
         runs = len(members)
         lengths = tuple(int(length) for length in members.sum(dim=1))
-        if lengths != _KNOWN_BLOCKS.get(dim):
+        if lengths != KNOWN_BLOCKS.get(dim):
             return cls(members, torch.eye(runs), torch.arange(dim))
-        windows = torch.nn.functional.one_hot(torch.arange(runs) % _WINDOWS).T.to(torch.float32)
+        number = torch.arange(runs) % DAMPED_WINDOWS
+        windows = torch.nn.functional.one_hot(number).T.to(torch.float32)
         starts = [sum(lengths[:run]) for run in range(runs)]
         partner = torch.arange(dim)
         free = set(range(runs))
         for run in range(runs):
-            others = (r for r in range(run + _WINDOWS, runs, _WINDOWS) if r in free)
+            others = (r for r in range(run + DAMPED_WINDOWS, runs, DAMPED_WINDOWS) if r in free)
             other = next((r for r in others if lengths[r] == lengths[run]), None)
             if run in free and other is not None:
                 free -= {run, other}
@@ -148,7 +141,7 @@ def make_view(
     def chosen(width: int, rate: float) -> Tensor:
         return (torch.rand((n, width), generator=generator) < rate).to(rows.dtype)
 
-    if config.swap_rate:
+    if config.swap_rate:  # L-54: as all further ones
         swapped = chosen(len(layout.windows), config.swap_rate) @ layout.windows @ members
         rows = torch.where(swapped > 0, rows[:, layout.partner], rows)
     if config.mix_rate:

@@ -35,7 +35,7 @@ __all__ = [
     "TrainConfig",
 ]
 
-ENCODER_KINDS: tuple[str, ...] = ("mlp",)
+ENCODER_KINDS: tuple[str, ...] = ("mlp", "cnn", "gnn", "gat")
 """Encoders that `fl_core.encoders` can build."""
 
 DP_SGD: Final = "dp-sgd"
@@ -79,7 +79,8 @@ class ModelConfig(Settings):
     """Encoder family, one of `ENCODER_KINDS`."""
 
     hidden: tuple[int, ...] = (128, 64)
-    """Widths of the hidden layers, input side first."""
+    """Widths of the hidden layers, input side first: of convolutions for "cnn", of graph layers for
+    "gnn" and "gat"."""
 
     embedding_dim: int = 64
     """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice."""

@@ -1,7 +1,7 @@
 """The local encoder f_theta: normalised rows to embeddings.
 
-One multilayer perceptron with a linear bypass. The bypass keeps the size of a deviation in the
-length of the embedding, which the score reads; the contrast works on its direction.
+The kinds of encoder differ in the path beside their linear bypass (`fl_core.encoder_base`): a
+multilayer perceptron, convolutions along the damped windows, or a graph of streams and windows.
 """
 
 from __future__ import annotations
@@ -16,21 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fl_core.config import ModelConfig
+from fl_core.conv_encoder import ConvEncoder
+from fl_core.encoder_base import Encoder
+from fl_core.graph_encoders import AttentionEncoder, GraphEncoder
 from fl_core.parameters import ParamSpec
 from fl_core.scoring import EPSILON
 
-__all__ = ["Encoder", "build_encoder", "embed", "standardise"]
-
-_CHUNK: Final = 8192
-"""Rows embedded at once: bounds memory at a few MB whatever the input."""
+__all__ = ["Encoder", "Perceptron", "build_encoder", "embed", "standardise"]
 
 
-class Encoder(nn.Module):
-    """Multilayer perceptron on squashed features, plus a linear bypass.
-
-    Source: seed 001 section 3 (z = f_theta(x)); the squashing is ours: see specs/90-learning.md
-    section 3.
-    """
+class Perceptron(Encoder):
+    """Multilayer perceptron on all features at once."""
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
@@ -38,23 +34,22 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(
             nn.Linear(before, after) for before, after in itertools.pairwise(widths)
         )
-        self.skip = nn.Linear(model.input_dim, model.embedding_dim, bias=False)
+        self.skip = self.bypass(model)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Embed normalised rows.
-
-        Args:
-            rows: Shape (B, d), float32.
-
-        Returns:
-            z, shape (B, k), float32, not yet standardised.
-        """
-        x = torch.sign(rows) * torch.log1p(rows.abs())  # (B, d), |x| <= log(1 + CLIP)
-        h = x
+    def path(self, x: Tensor) -> Tensor:
+        """Map squashed features (B, d) to (B, k)."""
         for layer in self.layers[:-1]:
-            h = functional.gelu(layer(h))  # (B, d) -> (B, hidden)
-        z: Tensor = self.layers[-1](h) + self.skip(x)  # (B, hidden), (B, d) -> (B, k)
+            x = functional.gelu(layer(x))  # (B, d) -> (B, hidden)
+        z: Tensor = self.layers[-1](x)  # (B, hidden) -> (B, k)
         return z
+
+
+_ENCODERS: Final[dict[str, type[Encoder]]] = {
+    "mlp": Perceptron,
+    "cnn": ConvEncoder,
+    "gnn": GraphEncoder,
+    "gat": AttentionEncoder,
+}
 
 
 def standardise(z: Tensor) -> Tensor:
@@ -85,7 +80,7 @@ def build_encoder(model: ModelConfig, params: ArrayLike) -> Encoder:
 def _bare_encoder(model: ModelConfig) -> Encoder:
     """Make an encoder whose parameters are unset, without touching torch's global generator."""
     with torch.device("meta"):
-        encoder = Encoder(model)
+        encoder = _ENCODERS[model.kind](model)
     return encoder.to_empty(device="cpu")
 
 
@@ -100,8 +95,9 @@ def embed(encoder: Encoder, rows: NDArray[np.float32]) -> NDArray[np.float64]:
         z, shape (n, k), float64.
     """
     parts = [np.empty((0, encoder.skip.out_features))]
+    size = encoder.rows_at_once
     with torch.inference_mode():
-        for start in range(0, len(rows), _CHUNK):
-            z = encoder(torch.from_numpy(np.ascontiguousarray(rows[start : start + _CHUNK])))
+        for start in range(0, len(rows), size):
+            z = encoder(torch.from_numpy(np.ascontiguousarray(rows[start : start + size])))
             parts.append(z.numpy().astype(np.float64))
     return np.concatenate(parts)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fl_core.architectures import parameter_shapes
+from fl_core.architectures import Shapes, parameter_shapes
 from fl_core.config import ModelConfig
 from fl_core.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["ParamSpec", "checked_vector", "initial_parameters"]
+__all__ = ["ParamSpec", "checked_vector", "draw_parameters", "initial_parameters"]
 
 
 def checked_vector(values: ArrayLike, dim: int, name: str) -> NDArray[np.float32]:
@@ -59,8 +59,12 @@ class ParamSpec:
     @classmethod
     def from_model(cls, model: ModelConfig) -> ParamSpec:
         """Work out the layout of `model`."""
-        shapes = parameter_shapes(model)
-        lines = [f"fl_core/encoder/v1 {model.kind}"]
+        return cls.of(model.kind, parameter_shapes(model))
+
+    @classmethod
+    def of(cls, kind: str, shapes: Shapes) -> ParamSpec:
+        """Make the layout of a network of that kind and with those tensors."""
+        lines = [f"fl_core/encoder/v1 {kind}"]
         lines += [f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes]
         digest = hashlib.sha256("\n".join(lines).encode()).digest()
         return cls(shapes, sum(math.prod(shape) for _, shape in shapes), digest)
@@ -113,14 +117,26 @@ def initial_parameters(model: ModelConfig, seed: int) -> NDArray[np.float32]:
 
     Source: the uniform bound of LeCun et al. 1998, "Efficient BackProp", as torch uses it.
     """
+    return draw_parameters(parameter_shapes(model), seed)
+
+
+def draw_parameters(shapes: Shapes, seed: int) -> NDArray[np.float32]:
+    """Draw values for named tensors, as `initial_parameters` does for a model.
+
+    A tensor whose name ends in "weight" has outputs along its first axis and the inputs of one
+    output along all others; any other tensor is drawn as the weight before it.
+
+    Raises:
+        ModelError: the seed is negative.
+    """
     if seed < 0:
         raise ModelError(f"the seed is {seed}", hint="use 0 or more")
     rng = np.random.default_rng(seed)
     parts = []
-    fan_in = model.input_dim
-    for name, shape in parameter_shapes(model):
+    fan_in = 1
+    for name, shape in shapes:
         if name.endswith("weight"):
-            fan_in = shape[1]
+            fan_in = math.prod(shape[1:])  # (out, in), or (out, in, kernel) of a convolution
         bound = 1.0 / math.sqrt(fan_in)
         parts.append(rng.uniform(-bound, bound, size=math.prod(shape)))
     return np.concatenate(parts).astype(np.float32)

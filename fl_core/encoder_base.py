@@ -1,0 +1,59 @@
+"""What all encoders share: squashed features, a path of their own, and a linear bypass.
+
+The bypass keeps the size of a deviation in the length of the embedding, which the score reads; the
+contrast works on its direction.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fl_core.config import ModelConfig
+
+__all__ = ["Encoder", "pool"]
+
+
+class Encoder(nn.Module):
+    """z = path(x) + A x on squashed features x; a kind of encoder is one `path`.
+
+    A subclass sets `skip` to `bypass(model)` after its own layers, so that the bypass comes last in
+    the flat vector.
+
+    Source: seed 001 section 3 (z = f_theta(x)); squashing and bypass are ours: see
+    specs/90-learning.md section 3.
+    """
+
+    skip: nn.Linear
+
+    rows_at_once: ClassVar[int] = 8192
+    """Rows embedded at once: bounds memory at a few MB whatever the input."""
+
+    @staticmethod
+    def bypass(model: ModelConfig) -> nn.Linear:
+        """Return the linear map A from features to the embedding."""
+        return nn.Linear(model.input_dim, model.embedding_dim, bias=False)
+
+    def path(self, x: Tensor) -> Tensor:
+        """Map squashed features (B, d) to (B, k)."""
+        raise NotImplementedError
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Embed normalised rows.
+
+        Args:
+            rows: Shape (B, d), float32.
+
+        Returns:
+            z, shape (B, k), float32, not yet standardised.
+        """
+        x = torch.sign(rows) * torch.log1p(rows.abs())  # (B, d), |x| <= log(1 + CLIP)
+        z: Tensor = self.path(x) + self.skip(x)  # L-50: the bypass of every kind
+        return z
+
+
+def pool(h: Tensor) -> Tensor:
+    """Read positions or nodes out as their mean and their maximum: (B, n, w) -> (B, 2w)."""
+    return torch.cat((h.mean(dim=1), h.amax(dim=1)), dim=1)
