@@ -15,13 +15,12 @@ from fl_core.evaluation import round_seed
 from fl_core.parameters import initial_parameters
 from fl_core.private_training import private_delta, record_cost
 from fl_core.public_bank import PublicBank
-from fl_core.training import train_local
 from secagg.dp.accountant import multiplier_for
 from secagg.dp.events import SampledGaussian
 from secagg.dp.sampler import sampler_for
 from secagg.dp.terms import DISCRETE_GAUSSIAN
 
-__all__ = ["RecordSetting", "train_openly", "train_records"]
+__all__ = ["RecordSetting", "train_records"]
 
 _NO_NOISE = 1e-6
 """Noise multiplier that stands for none: less than a step of the grid."""
@@ -96,37 +95,6 @@ def train_records(
         ]
         theta = (theta + np.mean(deltas, axis=0)).astype(np.float32)
     return theta, z, 0.0
-
-
-def train_openly(
-    train: Sequence[NDArray[np.float64]],
-    validation: Sequence[NDArray[np.float64]],
-    model: ModelConfig,
-    rounds: int,
-    *,
-    seed: int,
-) -> NDArray[np.float32]:
-    """Train the same devices as often with the product's defaults and no privacy of any unit."""
-    theta = initial_parameters(model, seed)
-    reference = np.zeros(model.embedding_dim, np.float32)
-    for number in range(rounds):
-        found = [
-            train_local(
-                theta,
-                reference,
-                own,
-                held,
-                model=model,
-                config=TrainConfig(),
-                seed=round_seed(seed, number, str(device), "open"),
-            )
-            for device, (own, held) in enumerate(zip(train, validation, strict=True))
-        ]
-        weights = np.array([each.weight for each in found])
-        mean = np.average([each.delta for each in found], axis=0, weights=weights)
-        centre = np.average([each.centroid for each in found], axis=0, weights=weights)
-        theta, reference = (theta + mean).astype(np.float32), centre.astype(np.float32)
-    return theta
 
 
 def _noise(count: int, variance: float) -> NDArray[np.int32]:

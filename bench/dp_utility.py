@@ -31,16 +31,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from bench.common import BenchError, describe_machine
-from bench.dp_records import RecordSetting, train_openly, train_records
+from bench.dp_records import RecordSetting, train_records
 from bench.dp_sites import DATA, Deal, Device, SiteTrainer, deal, load
 from bench.dp_tables import TRAINED, Result, draw_figure, table
 from fl_core.baselines import knn_score, pca_score
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.detector import Detector
 from fl_core.evaluation import round_seed
+from fl_core.federated import train_federated
 from fl_core.metrics import fpr_at_tpr
 from fl_core.parameters import ParamSpec, initial_parameters
-from nodes.session.contribution import within_ball
+from fl_core.server_opt import within_ball
 from nodes.session.offer import SURE
 from secagg import ring
 from secagg.dp.accountant import multiplier_for
@@ -216,7 +217,10 @@ def curve(
     initial = initial_parameters(model, seed)
     yield from baselines(level, model, dealt, devices, jitter, seed)
     if level == "record":
-        params = train_openly(dealt.train, dealt.validation, model, records.rounds, seed=seed)
+        pairs = list(zip(dealt.train, dealt.validation, strict=True))
+        params = train_federated(
+            pairs, model=model, config=TrainConfig(), rounds=records.rounds, seed=seed
+        )
         found = alarms(heads(params, model, dealt, devices), devices)
         yield Result(level, "nine devices, no privacy", None, jitter, seed, found)
     for epsilon in options.epsilons:

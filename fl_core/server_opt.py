@@ -17,7 +17,14 @@ from fl_core.errors import ModelError
 from fl_core.parameters import checked_vector
 from fl_core.settings import Settings, check_number
 
-__all__ = ["SERVER_OPTIMISERS", "ServerOptConfig", "ServerState", "apply_mean", "weighted_mean"]
+__all__ = [
+    "SERVER_OPTIMISERS",
+    "ServerOptConfig",
+    "ServerState",
+    "apply_mean",
+    "weighted_mean",
+    "within_ball",
+]
 
 SERVER_OPTIMISERS: Final = ("fedavg", "fedadam")
 
@@ -121,6 +128,16 @@ def weighted_mean(total: ArrayLike, total_weight: float) -> NDArray[np.float64]:
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ModelError("the sum of updates is not a vector of finite numbers")
     return values / total_weight
+
+
+def within_ball(centroid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a mean of standardised embeddings no longer than one can be.
+
+    A node that gives a negative weight could make it as long as it likes, and nodes refuse a
+    reference that is (H-16).
+    """
+    square = float(centroid @ centroid) / len(centroid)
+    return centroid / np.sqrt(square) if square > 1 else centroid
 
 
 def apply_mean(

@@ -24,7 +24,7 @@ from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.private_training import Noise, SecretBytes, private_delta
 from fl_core.public_bank import PublicBank
 
-__all__ = ["MIN_TRAIN_ROWS", "LocalUpdate", "consistency", "train_local"]
+__all__ = ["MIN_TRAIN_ROWS", "LocalUpdate", "check_objective", "consistency", "train_local"]
 
 MIN_TRAIN_ROWS = 2
 """Fewest training rows: contrast needs another row."""
@@ -117,8 +117,9 @@ def train_local(
     Raises:
         DataError: fewer than two training rows, no validation rows, a wrong width, a value that is
             not finite.
-        ModelError: a vector that does not fit the model, or a loss or parameter that is not finite;
-            under `config.private` also a missing or wrong bank, and missing secret or noise.
+        ModelError: a vector that does not fit the model, settings that leave nothing to train, or a
+            loss or parameter that is not finite; under `config.private` also a missing or wrong
+            bank, and missing secret or noise.
     """
     if config.private:
         delta = private_delta(
@@ -133,6 +134,7 @@ def train_local(
         )
         # Q-01: constants, all but the update
         return LocalUpdate(delta, np.zeros(model.embedding_dim, np.float32), 1.0, 0.0, 0.0, 0)
+    check_objective(model, config)
     spec = ParamSpec.from_model(model)
     before = checked_vector(params, spec.dim, "the parameter vector")
     g = checked_vector(reference, model.embedding_dim, "the reference vector")
@@ -159,6 +161,22 @@ def train_local(
     if not config.dynamic_weights:
         weight = 1.0
     return LocalUpdate(after - before, centroid, weight, distance, loss, len(rows))
+
+
+def check_objective(model: ModelConfig, config: TrainConfig) -> None:
+    """Refuse settings whose loss says nothing about the rows.
+
+    FedProx holds parameters back, and MOON is off in a node's first round: neither suffices.
+
+    Raises:
+        ModelError: contrast and alignment are both off, and the encoder does not reconstruct.
+    """
+    reconstructs = model.kind == "timefreq" and config.reconstruction_weight > 0
+    if not (config.private or config.contrast_weight or config.align_weight or reconstructs):
+        raise ModelError(  # L-53
+            "contrast_weight and align_weight are both 0: there is nothing to train",
+            hint="set one of them above 0",
+        )
 
 
 _LOWER_RATE = "lower TrainConfig.learning_rate"
@@ -189,9 +207,9 @@ def _fit(
             negatives = standardise(encoder(corrupt(batch, layout.members, generator)))
         contrast = info_nce(u, v, temperature=config.temperature, synthetic=negatives)
         loss = config.contrast_weight * contrast + config.align_weight * alignment(u, reference)
-        if config.prox_weight:
+        if config.prox_weight:  # L-51
             loss = loss + config.prox_weight * proximity(encoder.parameters(), start)
-        if anchors is not None:
+        if anchors is not None:  # L-52
             with torch.no_grad():
                 shared, last = (standardise(anchor(view)) for anchor in anchors)
             moon = model_contrast(u, shared, last, temperature=config.temperature)

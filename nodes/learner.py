@@ -21,7 +21,7 @@ from fl_core.errors import DataError, ModelError
 from fl_core.evaluation import evaluate, evaluate_device, round_seed
 from fl_core.parameters import initial_parameters
 from fl_core.public_bank import PublicBank
-from fl_core.training import LocalUpdate, train_local
+from fl_core.training import LocalUpdate, check_objective, train_local
 from nodes.config import DataSection
 from nodes.session.training_settings import parse_training
 from nodes.threads import use_one_blas_thread
@@ -91,6 +91,9 @@ def load_public(section: DataSection) -> PublicBank | None:
 class Learner:
     """Trains on one node's rows and makes its detector.
 
+    Under MOON it keeps the parameters of its last training in memory, and nowhere else: after a
+    restart there are none, and the term is off in the next round, as in the first.
+
     Args:
         data: The node's rows.
         node_id: For the derivation of seeds.
@@ -112,6 +115,7 @@ class Learner:
         self.data, self._node_id = data, node_id
         self._max_fpr, self._baselines = max_fpr, baselines
         self._public = public
+        self._last: tuple[bytes, NDArray[np.float32]] | None = None
         use_one_thread()
 
     def accept(self, training: bytes, reference: NDArray[np.float32]) -> None:
@@ -125,6 +129,7 @@ class Learner:
         model = settings.model
         self._check_width(model)
         self._bank(settings.train)
+        check_objective(model, settings.train)
         if len(reference) != model.embedding_dim:
             raise ModelError(
                 f"a reference of {len(reference)} values for {model.embedding_dim} dimensions"
@@ -145,7 +150,7 @@ class Learner:
         """
         settings = parse_training(training)
         self._check_width(settings.model)
-        return train_local(
+        update = train_local(
             params,
             reference,
             self.data.train,
@@ -153,10 +158,20 @@ class Learner:
             model=settings.model,
             config=settings.train,
             seed=round_seed(settings.seed, round_id, self._node_id, "train"),
+            previous=self._previous(training),
             bank=self._bank(settings.train),
             secret=os.urandom,
             noise=exact_noise,
         )
+        if settings.train.moon_weight:
+            self._last = training, params + update.delta
+        return update
+
+    def _previous(self, training: bytes) -> NDArray[np.float32] | None:
+        """Return the parameters after this node's last training in the same run, if any (L-52)."""
+        if self._last is None or self._last[0] != training:
+            return None
+        return self._last[1]
 
     def _bank(self, train: TrainConfig) -> PublicBank | None:
         """Return the public rows that the settings ask for, if any.

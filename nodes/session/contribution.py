@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_core.server_opt import within_ball
 from nodes.session.offer import MAX_LOSS, SAMPLE_BUCKETS
 from secagg.encoding import FixedPoint
 from secagg.types import RingVector, Rng
@@ -22,7 +23,7 @@ from secagg.types import RingVector, Rng
 if TYPE_CHECKING:
     from fl_core.training import LocalUpdate
 
-__all__ = ["MIN_WEIGHT", "RoundMean", "encode_update", "read_sum", "within_ball"]
+__all__ = ["MIN_WEIGHT", "RoundMean", "encode_update", "read_sum"]
 
 MIN_WEIGHT = 1e-3
 """A mean weight below this is rounding noise: the round is void."""
@@ -102,13 +103,3 @@ def read_sum(total: RingVector, weights: Sequence[int], encoding: FixedPoint) ->
         clipped=round(float(sums["clipped"][0]) * share),
         samples=tuple(round(float(count) * share) for count in sums["samples"]),
     )
-
-
-def within_ball(centroid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a mean of standardised embeddings no longer than one can be.
-
-    A node that gives a negative weight could make it as long as it likes, and nodes refuse a
-    reference that is (H-16).
-    """
-    square = float(centroid @ centroid) / len(centroid)
-    return centroid / np.sqrt(square) if square > 1 else centroid

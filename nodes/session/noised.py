@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nodes.session.contribution import RoundMean, within_ball
+from fl_core.server_opt import within_ball
+from nodes.session.contribution import RoundMean
 from nodes.session.epoch_terms import divisor_of, epoch_signs
 from nodes.session.offer import SURE
 from nodes.session.privacy import components_of
