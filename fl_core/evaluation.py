@@ -9,7 +9,13 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fl_core.baselines import knn_score, pca_score, train_alone
+from fl_core.baselines import (
+    ScoreFunction,
+    isolation_forest_score,
+    knn_score,
+    pca_score,
+    train_alone,
+)
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.detector import DEFAULT_MAX_FPR, Detector
 from fl_core.metrics import DetectionQuality, quality
@@ -29,7 +35,11 @@ __all__ = [
 METHODS: Final = ("federated", "local", "random")
 """Rows of the table: the given parameters, this device alone, the parameters before training."""
 
-EXTRA_METHODS: Final = {"pca": pca_score, "knn": knn_score}
+EXTRA_METHODS: Final[dict[str, Callable[[ArrayLike], ScoreFunction]]] = {
+    "pca": pca_score,
+    "knn": knn_score,
+    "forest": isolation_forest_score,
+}
 """Baselines without an encoder, on request."""
 
 
