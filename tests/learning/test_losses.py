@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fl_core.encoders import standardise
-from fl_core.losses import alignment, info_nce
+from fl_core.losses import alignment, info_nce, model_contrast, proximity
 
 
 def slow_info_nce(u, v, tau, extra=()):
@@ -74,3 +74,25 @@ def test_alignment_to_zero_moves_no_direction():
     z = torch.randn((8, 5), generator=torch.Generator().manual_seed(0), requires_grad=True)
     alignment(standardise(z), torch.zeros(5)).backward()
     assert float(z.grad.abs().max()) < 1e-4
+
+
+@pytest.mark.req("L-52")
+def test_moons_loss_is_the_value_by_hand():
+    z = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    shared = torch.tensor([[3.0, 0.0], [1.0, 1.0]])  # cosines 1 and 1/sqrt 2
+    previous = torch.tensor([[0.0, 1.0], [0.0, -1.0]])  # cosines 0 and -1
+    terms = []
+    for near, far in ((1.0, 0.0), (1 / math.sqrt(2), -1.0)):
+        near, far = math.exp(near / 0.5), math.exp(far / 0.5)
+        terms.append(-math.log(near / (near + far)))
+    loss = model_contrast(z, shared, previous, temperature=0.5)
+    assert float(loss) == pytest.approx(sum(terms) / 2, rel=1e-6)
+    # as far from both: a coin's
+    assert float(model_contrast(z, z, z, temperature=0.5)) == pytest.approx(math.log(2))
+
+
+@pytest.mark.req("L-51")
+def test_proximity_is_half_the_squared_way():
+    here = [torch.tensor([1.0, 2.0]), torch.tensor([[3.0]])]
+    there = [torch.tensor([0.0, 0.0]), torch.tensor([[1.0]])]
+    assert float(proximity(here, there)) == 4.5

@@ -158,3 +158,81 @@ def test_fewer_rows_than_a_batch_still_train(start, devices, model, config):
 @pytest.mark.req("L-05")
 def test_a_constant_embedding_standardises_to_zero():
     assert torch.equal(standardise(torch.full((2, 4), 3.0)), torch.zeros(2, 4))
+
+
+def prepared(start, rows, model, seed=1, **settings):
+    previous = settings.pop("previous", None)
+    config = TrainConfig(**{"steps": 25, "batch_size": 64, **settings})
+    return train_local(
+        *start,
+        rows.train,
+        rows.validation,
+        model=model,
+        config=config,
+        seed=seed,
+        previous=previous,
+    )
+
+
+@pytest.mark.req("L-51")
+def test_fedprox_keeps_parameters_nearer_to_the_start_as_mu_grows(start, devices, model):
+    ways = [
+        float(np.linalg.norm(prepared(start, devices[0], model, prox_weight=mu).delta))
+        for mu in (0.0, 1.0, 30.0)
+    ]
+    assert ways[0] > 1.05 * ways[1] > 1.05 * ways[2] > 0
+
+
+@pytest.mark.req("L-52")
+def test_moon_moves_the_update_only_with_last_parameters(start, devices, model):
+    rows = devices[0]
+    plain = prepared(start, rows, model)
+    previous = start[0] + plain.delta
+    assert np.array_equal(prepared(start, rows, model, moon_weight=5.0).delta, plain.delta)
+    assert np.array_equal(prepared(start, rows, model, previous=previous).delta, plain.delta)
+    moon = prepared(start, rows, model, moon_weight=5.0, previous=previous)
+    assert not np.array_equal(moon.delta, plain.delta)
+    again = prepared(start, rows, model, moon_weight=5.0, previous=previous)
+    assert np.array_equal(moon.delta, again.delta)
+    with pytest.raises(ModelError, match="this node's last parameters"):
+        prepared(start, rows, model, moon_weight=5.0, previous=np.zeros(3))
+
+
+@pytest.mark.req("L-52")
+def test_moon_draws_embeddings_to_the_shared_model_and_off_the_last(start, devices, model):
+    rows = devices[0]
+    previous = start[0] + prepared(start, devices[1], model, steps=80, seed=9).delta
+    z = Normaliser.fit(rows.train).apply(rows.validation)
+
+    def margin(delta):
+        """Return how much nearer embeddings are to the shared model's than to the last one's."""
+        here, shared, last = (
+            standardise(torch.from_numpy(embed(build_encoder(model, params), z)))
+            for params in (start[0] + delta, start[0], previous)
+        )
+        cosine = torch.nn.functional.cosine_similarity
+        return float((cosine(here, shared) - cosine(here, last)).mean())
+
+    free = prepared(start, rows, model).delta
+    moon = prepared(start, rows, model, moon_weight=10.0, previous=previous).delta
+    assert margin(moon) > margin(free) + 0.02
+
+
+@pytest.mark.req("L-53")
+def test_without_dynamic_weights_every_node_weighs_one(start, devices, model):
+    reference = np.linspace(-1, 1, model.embedding_dim)
+    weighed = prepared((start[0], reference), devices[0], model)
+    plain = prepared((start[0], reference), devices[0], model, dynamic_weights=False)
+    assert plain.weight == 1.0 > weighed.weight
+    assert plain.distance == weighed.distance
+    assert np.array_equal(plain.delta, weighed.delta)
+
+
+@pytest.mark.req("L-53")
+def test_nothing_to_train_is_refused(start, devices, model):
+    for more in ({}, {"prox_weight": 1.0}, {"moon_weight": 1.0, "previous": start[0]}):
+        with pytest.raises(ModelError, match="nothing to train"):
+            prepared(start, devices[0], model, contrast_weight=0.0, align_weight=0.0, **more)
+    reference = np.linspace(-1, 1, model.embedding_dim)
+    for off in ("contrast_weight", "align_weight"):
+        assert prepared((start[0], reference), devices[0], model, **{off: 0.0}).delta.any()

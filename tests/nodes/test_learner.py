@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fl_core.errors import DataError, ModelError
+from fl_core.parameters import initial_parameters
+from fl_core.training import LocalUpdate, train_local
 from nodes.config import DataSection, training_bytes
 from nodes.learner import Learner, load_data
 from nodes.session.training_settings import parse_training
@@ -56,3 +59,34 @@ def test_a_model_for_other_columns_is_refused_before_any_row_is_read(learner: Le
     body["train"]["batch_size"] = 65_536
     with pytest.raises(ModelError, match="batch_size"):
         learner.accept(json.dumps(body).encode(), np.zeros(MODEL.embedding_dim, dtype=np.float32))
+
+
+def test_settings_that_train_nothing_are_refused_with_the_offer(learner: Learner) -> None:
+    idle = replace(TRAIN, contrast_weight=0.0, align_weight=0.0)
+    with pytest.raises(ModelError, match="nothing to train"):
+        learner.accept(training_bytes(MODEL, idle, 0, 3), np.zeros(8, dtype=np.float32))
+
+
+@pytest.mark.req("L-52")
+def test_moon_gets_the_last_parameters_of_the_same_run_and_of_no_other(
+    learner: Learner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[np.ndarray | None] = []
+
+    def spy(*rows: object, previous: np.ndarray | None, **settings: object) -> LocalUpdate:
+        given.append(previous)
+        return train_local(*rows, previous=previous, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("nodes.learner.train_local", spy)
+    params = initial_parameters(MODEL, 0)
+    reference = np.zeros(MODEL.embedding_dim, dtype=np.float32)
+    moon = training_bytes(MODEL, replace(TRAIN, moon_weight=1.0), 0, 3)
+    first = learner.train(moon, params, reference, 0)
+    learner.train(moon, params + 0.01, reference, 1)
+    learner.train(
+        training_bytes(MODEL, replace(TRAIN, moon_weight=1.0), 1, 3), params, reference, 0
+    )
+    learner.train(training_bytes(MODEL, TRAIN, 0, 3), params, reference, 0)
+    assert given[0] is None  # the first round, and the first after a restart
+    assert np.array_equal(given[1], params + first.delta)
+    assert given[2:] == [None, None]
