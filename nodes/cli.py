@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, str]] = {
     "attack-demo": "play every known attack and print what it gained",
     "privacy": "show what noise costs, what was spent of a budget, and what is left",
     "thresholds": "show how many neighbours, shares and signatures a round takes",
+    "bench": "measure detection beside baselines that could win",
     "detect": "score new data with a trained model",
     "features": "turn a packet capture into the 115 traffic statistics",
     "keys": "provision, show, rotate and revoke keys",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl_core.config import ModelConfig, TrainConfig
 from fl_core.data.extractor import FEATURE_NAMES
 from fl_core.data.sources import list_devices, load_device
 from fl_core.evaluation import round_seed
@@ -24,10 +25,11 @@ from nodes.session.privacy import RECORD
 from nodes.session.training_settings import parse_training
 from nodes.simulator import Network, Simulation, Trainer
 from secagg.assumptions import DEFAULT_COLLUSION, DEFAULT_DROPOUT
+from secagg.errors import RunIncompleteError
 from secagg.schemes import scheme_named
 from secagg.types import NodeId
 
-__all__ = ["build_simulation", "random_updates", "sharded_training"]
+__all__ = ["build_simulation", "random_updates", "sharded_training", "simulate_training"]
 
 MIN_SHARD = 40
 """Rows a simulated node has at least; shards overlap when a device has fewer."""
@@ -98,6 +100,62 @@ def build_simulation(
         network=Network(dropout=dropout),
         seed=seed,
     )
+
+
+def simulate_training(
+    rows: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    model: ModelConfig,
+    train: TrainConfig,
+    *,
+    rounds: int,
+    scheme: str,
+    seed: int,
+) -> tuple[NDArray[np.float32], float]:
+    """Train one node a pair of rows through the whole protocol, in this process.
+
+    Args:
+        rows: Benign training and validation rows of each node, raw.
+        model: Architecture.
+        train: Settings of a round's training.
+        rounds: Rounds with a result.
+        scheme: How updates are summed.
+        seed: Of the model and of all training.
+
+    Returns:
+        The shared parameters, shape (dim,), and the bytes that a node sent a round, on average.
+
+    Raises:
+        ConfigError: the scheme lacks a library, or is not for so few nodes.
+        RunIncompleteError: the run ended early.
+        DataError, ModelError: training went wrong.
+    """
+    scheme_named(scheme).check()
+    config = CoordinatorConfig(
+        coordinator=CoordinatorSection(keys="", state=""),
+        run=RunSection(
+            rounds=rounds,
+            min_nodes=len(rows),
+            scheme=scheme,
+            allow_insecure=scheme == "insecure-plain",
+            seed=seed,
+            give_up=600.0,
+        ),
+        model=model.to_dict(),
+        train=train.to_dict(),
+    )
+    simulation = Simulation(
+        config.plan(),
+        fresh_run(config, os.urandom),
+        n_nodes=len(rows),
+        trainer=sharded_training(list(rows)),
+        server_step=server_step(ServerOptConfig()),
+        network=Network(),
+        seed=seed,
+    )
+    results = list(simulation.run())
+    if sum(result.outcome == "done" for result in results) < rounds:
+        raise RunIncompleteError(f"only {len(results)} of {rounds} rounds under {scheme} had a sum")
+    return simulation.coordinator.run.params, float(np.mean([r.upload_bytes for r in results]))
 
 
 def sharded_training(

@@ -1,0 +1,197 @@
+"""The table of detection quality: contenders on devices, seeds, and a device left out.
+
+Thresholds and settings see benign rows only; test rows are read once, to be scored.
+
+Source: specs/90-learning.md section 16.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fl_core.contenders import Contender, Rows
+from fl_core.data.dataset import DeviceData
+from fl_core.detector import DEFAULT_MAX_FPR
+from fl_core.errors import DataError
+from fl_core.metrics import DetectionQuality, fpr_at_tpr, quality
+from fl_core.scoring import benign_threshold
+
+__all__ = [
+    "COLUMNS",
+    "Result",
+    "Spread",
+    "compare",
+    "honest_rate",
+    "markdown",
+    "summary",
+    "thin_out",
+]
+
+COLUMNS: Mapping[str, str] = {
+    "auc": "AUC",
+    "auc_pr": "AUC-PR",
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "recall": "recall",
+    "fpr": "FPR",
+    "fpr_at_tpr_999": "FPR at TPR 0.999",
+    "left_out": "the same, device left out",
+}
+"""Key of a mean over devices to its title. Accuracy, F1, recall and FPR are at the threshold."""
+
+_CONFIDENCE = 0.95
+_MANY_ROWS = 500
+_DOUBLE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One contender under one seed."""
+
+    name: str
+    seed: int
+    devices: Mapping[str, DetectionQuality] = field(repr=False)
+    """Device to its quality."""
+    left_out: Mapping[str, float] = field(repr=False)
+    """Device to the FPR at TPR 0.999 when the others alone were trained on; empty if not asked."""
+    traffic: float | None
+    """Bytes that a node sent a round."""
+
+    def mean(self, column: str) -> float:
+        """Return a column's mean over devices; not a number if it was not measured."""
+        if column == "left_out":
+            return float(np.mean(list(self.left_out.values()))) if self.left_out else math.nan
+        if column == "accuracy":
+            return float(np.mean([_accuracy(each) for each in self.devices.values()]))
+        return float(np.mean([getattr(each, column) for each in self.devices.values()]))
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure over seeds."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if math.isnan(self.mean):
+            return "–"
+        return f"{self.mean:.4f} ({self.low:.4f}–{self.high:.4f})"
+
+
+def compare(
+    contenders: Sequence[Contender],
+    load: Callable[[int], Sequence[DeviceData]],
+    *,
+    seeds: Sequence[int],
+    left_out: bool = True,
+    max_fpr: float = DEFAULT_MAX_FPR,
+) -> Iterator[Result]:
+    """Train and measure every contender under every seed.
+
+    Args:
+        contenders: Methods.
+        load: Seed to devices, all with the same columns; the seed draws validation rows.
+        seeds: One run each.
+        left_out: Also train without each device in turn, and score it by a head on its validation
+            rows: the benign rows that its threshold takes anyway.
+        max_fpr: Rate that thresholds are set for.
+
+    Raises:
+        DataError: a device has no attack rows, or the devices cannot be learnt from.
+        ModelError: as the contenders.
+    """
+    for seed in seeds:
+        devices = load(seed)
+        for device in devices:
+            if not len(device.test_attack) or not len(device.test_benign):
+                raise DataError(
+                    f"{device.device} has no attack rows to test on, or no benign ones",
+                    hint="give data with labelled attacks: what detects them is measured",
+                )
+        for contender in contenders:
+            yield _measure(contender, devices, seed, left_out=left_out, max_fpr=max_fpr)
+
+
+def thin_out(device: DeviceData, step: int) -> DeviceData:
+    """Return a device with one in `step` of its training and validation rows; tests stay whole."""
+    from dataclasses import replace
+
+    return replace(device, train=device.train[::step], validation=device.validation[::step])
+
+
+def honest_rate(found: DetectionQuality, max_fpr: float = DEFAULT_MAX_FPR) -> bool:
+    """Say whether a device's false alarms are as many as was asked for.
+
+    They are if a binomial distribution with `max_fpr` puts their number within its central 95 %,
+    or if the device has 500 rows or more and the rate is under twice `max_fpr`. (L-73)
+    """
+    from scipy.stats import binom
+
+    alarms = round(found.fpr * found.n_benign)
+    low, high = binom.interval(_CONFIDENCE, found.n_benign, max_fpr)
+    if low <= alarms <= high:
+        return True
+    return found.n_benign >= _MANY_ROWS and found.fpr < _DOUBLE * max_fpr
+
+
+def summary(results: Sequence[Result]) -> dict[str, dict[str, Spread]]:
+    """Return contender and column to mean and spread over seeds, in the order of the results."""
+    found: dict[str, dict[str, Spread]] = {}
+    for name in dict.fromkeys(result.name for result in results):
+        mine = [result for result in results if result.name == name]
+        found[name] = {}
+        for column in COLUMNS:
+            values = [result.mean(column) for result in mine]
+            found[name][column] = Spread(float(np.mean(values)), min(values), max(values))
+    return found
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """Return the table as Markdown: mean over devices and seeds, and the range over seeds."""
+    traffic = {result.name: result.traffic for result in results}
+    titles = [*COLUMNS.values(), "a node sends, MB a round"]
+    lines = [f"| method | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for name, columns in summary(results).items():
+        sent = traffic[name]
+        cells = [*map(str, columns.values()), "–" if sent is None else f"{sent / 1e6:.3f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _measure(
+    contender: Contender,
+    devices: Sequence[DeviceData],
+    seed: int,
+    *,
+    left_out: bool,
+    max_fpr: float,
+) -> Result:
+    fitted = contender.fit(_rows(devices), seed)
+    known: dict[str, DetectionQuality] = {}
+    for index, device in enumerate(devices):
+        score = fitted.known(index)
+        threshold = benign_threshold(score(device.validation), max_fpr)  # L-19, L-71
+        known[device.device] = quality(
+            score(device.test_benign), score(device.test_attack), threshold
+        )
+    strangers: dict[str, float] = {}
+    for index, device in enumerate(devices if left_out else ()):
+        others = [*devices[:index], *devices[index + 1 :]]  # L-72
+        score = contender.fit(_rows(others), seed).unseen(device.validation)
+        strangers[device.device] = fpr_at_tpr(score(device.test_benign), score(device.test_attack))
+    return Result(contender.name, seed, known, strangers, fitted.traffic)
+
+
+def _rows(devices: Sequence[DeviceData]) -> Rows:
+    return [(device.train, device.validation) for device in devices]
+
+
+def _accuracy(found: DetectionQuality) -> float:
+    right = found.recall * found.n_attack + (1 - found.fpr) * found.n_benign
+    return right / (found.n_attack + found.n_benign)
