@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,12 +43,13 @@ def _one_thread():
         yield
 
 
-@pytest.fixture(scope="module")
-def step():
-    """Everything public of one step: gradients, patterns, public rows."""
+@pytest.fixture(scope="module", params=["mlp", "cnn", "gnn", "gat"])
+def step(request):
+    """Everything public of one step, for each kind of encoder: gradients, patterns, public rows."""
+    model = replace(MODEL, kind=request.param)
     generator = torch.Generator().manual_seed(3)
     bank = torch.randn((40, WIDTH), generator=generator)
-    encoder = build_encoder(MODEL, initial_parameters(MODEL, 1))
+    encoder = build_encoder(model, initial_parameters(model, 1))
     members = block_members(WIDTH, ())
     patterns = draw_patterns(members, bank, CONFIG, generator)
     return RecordGradients(encoder, CONFIG), patterns, bank[:6], encoder
