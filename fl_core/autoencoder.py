@@ -10,7 +10,7 @@ own training rows, or by the pooled rows where rows are pooled.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -134,7 +134,7 @@ def central_autoencoder(
 
 def federated_autoencoder(
     trains: Sequence[ArrayLike], *, config: AutoencoderConfig, seed: int
-) -> list[ScoreFunction]:
+) -> Callable[[ArrayLike], ScoreFunction]:
     """Train by FedAvg: in every round each device trains the shared parameters, then their mean.
 
     Every device counts once, as the devices of a secure sum that hides their sizes.
@@ -145,7 +145,8 @@ def federated_autoencoder(
         seed: Run seed, non-negative.
 
     Returns:
-        For each device the score of the shared autoencoder under the device's own normalisation.
+        Benign rows of a device, one of these or another, to the score of the shared autoencoder
+        under the normalisation of those rows.
 
     Raises:
         DataError: no devices or rows, or a value that is not finite.
@@ -155,9 +156,7 @@ def federated_autoencoder(
     """
     if not trains:
         raise DataError("there are no devices to train", hint="give the rows of at least one")
-    normalisers = [Normaliser.fit(rows) for rows in trains]
-    pairs = zip(normalisers, trains, strict=True)
-    own = [torch.from_numpy(normaliser.apply(rows)) for normaliser, rows in pairs]
+    own = [torch.from_numpy(Normaliser.fit(rows).apply(rows)) for rows in trains]
     theta = _first(own[0].shape[1], seed)
     for number in range(config.rounds):
         after = [
@@ -165,7 +164,7 @@ def federated_autoencoder(
             for i, rows in enumerate(own)
         ]
         theta = np.asarray(np.mean(after, axis=0, dtype=np.float64), dtype=np.float32)
-    return [_score(theta, normaliser) for normaliser in normalisers]
+    return lambda rows: _score(theta, Normaliser.fit(rows))
 
 
 def meidan_threshold(validation_scores: ArrayLike) -> float:

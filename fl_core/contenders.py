@@ -225,11 +225,8 @@ def _shared(score: ScoreFunction) -> Fitted:
 
 def _federated_autoencoder(rows: Rows, seed: int) -> Fitted:
     config = AutoencoderConfig()
-    scores = federated_autoencoder(_trains(rows), config=config, seed=seed)
-    return Fitted(
-        lambda index: scores[index],
-        lambda some: federated_autoencoder([*_trains(rows), some], config=config, seed=seed)[-1],
-    )
+    score_of = federated_autoencoder(_trains(rows), config=config, seed=seed)
+    return Fitted(lambda index: score_of(rows[index][0]), score_of)
 
 
 def _untrained(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -120,8 +120,6 @@ def compare(
 
 def thin_out(device: DeviceData, step: int) -> DeviceData:
     """Return a device with one in `step` of its training and validation rows; tests stay whole."""
-    from dataclasses import replace
-
     return replace(device, train=device.train[::step], validation=device.validation[::step])
 
 

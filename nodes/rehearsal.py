@@ -153,8 +153,9 @@ def simulate_training(
         seed=seed,
     )
     results = list(simulation.run())
-    if sum(result.outcome == "done" for result in results) < rounds:
-        raise RunIncompleteError(f"only {len(results)} of {rounds} rounds under {scheme} had a sum")
+    done = sum(result.outcome == "done" for result in results)
+    if done < rounds:
+        raise RunIncompleteError(results[-1].outcome, done=done, wanted=rounds)
     return simulation.coordinator.run.params, float(np.mean([r.upload_bytes for r in results]))
 
 
