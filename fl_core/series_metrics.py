@@ -127,15 +127,16 @@ def range_auc_pr(labels: ArrayLike, scores: ArrayLike, buffer: int) -> float:
     """Return the area under precision and recall with one buffer length (L-34).
 
     With l the buffer, every step has the weight w: 1 in a range, √(1 - d/l) at a distance of d
-    steps from the nearest anomalous step where d <= l/2, else 0. (So where two ramps meet, the
-    higher counts.) At a threshold, with A the steps at or above it:
+    steps from a range where d <= l/2, else 0. Where ramps overlap they add up, to 1 at most. At a
+    threshold, with A the steps at or above it:
 
         precision = Σ_A w / |A|
         recall    = min(1, Σ_A w / P) · found,   P = (Σ label + Σ w) / 2
         found     = share of the ranges that have, with their own buffers, a step in A
 
     Every distinct score is a threshold, and the area is Σ (recall - recall before) · precision,
-    without interpolation. At l = 0 `found` is left out: this is average precision.
+    without interpolation. At l = 0 `found` is left out: this is average precision. (Weights,
+    precision and recall are the paper's; its area takes trapezoids.)
 
     Args:
         labels: Shape (T,), 0 or 1, with at least one 1.
@@ -143,7 +144,8 @@ def range_auc_pr(labels: ArrayLike, scores: ArrayLike, buffer: int) -> float:
         buffer: l in time steps, even, at least 0.
 
     Returns:
-        In (0, 1]. Above l = 0 even a perfect score stays below 1: nothing is 1 in a ramp.
+        In (0, 1]. Above l = 0 even a perfect score stays below 1: half of the buffer is to be
+        recalled, and precision falls in it.
 
     Raises:
         ModelError: As `auc_pr`, or a buffer that is not even.
@@ -290,7 +292,16 @@ class _Curves:
         weights: Floats = self.labels.astype(np.float64)
         ramp = (self._distance > 0) & (self._distance <= buffer // 2)
         weights[ramp] = np.sqrt(1.0 - self._distance[ramp] / buffer)
+        weights[self._overlap(buffer // 2)] = 1.0  # every ramp is above 0.7, so two reach 1
         return weights
+
+    def _overlap(self, side: int) -> Flags:
+        """Return the steps that lie within `side` steps of two ranges or more."""
+        length = len(self.labels)
+        turns = np.zeros(length + 1, dtype=np.intp)
+        np.add.at(turns, np.maximum(self.ranges[:, 0] - side, 0), 1)
+        np.add.at(turns, np.minimum(self.ranges[:, 1] + side, length), -1)
+        return np.asarray(np.cumsum(turns)[:length] >= 2)
 
     def _found(self, side: int) -> Floats:
         """Return for each threshold the share of ranges with a step at or above it."""

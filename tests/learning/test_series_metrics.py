@@ -37,12 +37,11 @@ def marked(length, *ranges):
 def slow_range_auc_pr(labels, scores, buffer):
     """Follow the definition threshold by threshold and step by step."""
     ranges = anomaly_ranges(labels).tolist()
-    anomalous = [t for t, label in enumerate(labels) if label]
     weights = []
     for t in range(len(labels)):
-        d = min(abs(t - a) for a in anomalous)
-        inside = d <= buffer / 2 and d > 0
-        weights.append(1.0 if d == 0 else math.sqrt(1 - d / buffer) if inside else 0.0)
+        away = [max(a - t, t - b + 1, 0) for a, b in ranges]
+        ramps = [1.0 if d == 0 else math.sqrt(1 - d / buffer) for d in away if d <= buffer / 2]
+        weights.append(min(1.0, sum(ramps)))
     area = before = 0.0
     for threshold in sorted(set(scores), reverse=True):
         chosen = [t for t, score in enumerate(scores) if score >= threshold]
@@ -95,6 +94,14 @@ def test_one_buffer_by_hand():
     assert range_auc_pr(labels, [0, 1, 0, 0, 0], 2) == pytest.approx(
         half / whole * half + (1 - half / whole) * (1 + 2 * half) / 5
     )
+
+
+@pytest.mark.req("L-34")
+def test_where_ramps_overlap_they_add_up_to_one_at_most():
+    labels = marked(9, (2, 3), (6, 7))
+    # l = 4: the step between is two steps from both, √½ + √½ > 1; a constant score shows the sum
+    weights = 2 + 1 + 4 * math.sqrt(0.75) + 2 * math.sqrt(0.5)
+    assert range_auc_pr(labels, np.ones(9), 4) == pytest.approx(weights / 9)
 
 
 @pytest.mark.req("L-34")
