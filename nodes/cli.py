@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, str]] = {
     "privacy": "show what noise costs, what was spent of a budget, and what is left",
     "thresholds": "show how many neighbours, shares and signatures a round takes",
     "detect": "score new data with a trained model",
+    "export": "write a device's detector as a program that runs without this one",
     "features": "turn a packet capture into the 115 traffic statistics",
     "keys": "provision, show, rotate and revoke keys",
     "config": "write commented configuration files",
