@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import drift
 from bench.common import BenchError
 from bench.detection_speed import (
     DETECTOR,
@@ -84,3 +85,10 @@ def test_the_command_takes_a_file_and_writes_json(
     assert json.loads(out.read_text())["parameters"] == 34_624
     with pytest.raises(SystemExit, match="error: "):
         main(["--data", str(tmp_path / "missing.csv")])
+
+
+def test_the_drift_watch_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    drift.main(["--devices", "Ecobee_Thermostat", "--days", "0.6"])
+    head, _, row = capsys.readouterr().out.splitlines()
+    assert head.count("|") == row.count("|") == 7
+    assert row.startswith("| Ecobee_Thermostat | ")
