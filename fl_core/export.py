@@ -116,7 +116,7 @@ class _Detection(nn.Module):
 
 
 def program_facts(detector: Detector, device: str | None = None) -> dict[str, Any]:
-    """Return what travels in the file beside the program, JSON-ready.
+    """Return what travels in the file beside the program, JSON-ready (L-61): no row is in it.
 
     Raises:
         ModelError: no such head, or several and none is chosen.
