@@ -21,6 +21,7 @@ from fl_core.encoders import Encoder, build_encoder, embed
 from fl_core.errors import DataError, ModelError
 from fl_core.normalise import Normaliser, checked_rows
 from fl_core.parameters import ParamSpec, checked_vector
+from fl_core.score_reference import ScoreReference
 from fl_core.scoring import EmbeddingStatistics, benign_threshold
 
 __all__ = ["DEFAULT_MAX_FPR", "Detector", "Head"]
@@ -54,6 +55,9 @@ class Head:
     n_validation: int
     """Validation rows behind the threshold; below 1/max_fpr - 1 they cannot promise max_fpr."""
 
+    reference: ScoreReference | None = field(default=None, repr=False)
+    """Their scores in short, to notice drift by; None where they were too few or of old."""
+
     def __post_init__(self) -> None:
         if not self.device:
             raise ModelError("a head has no device name")
@@ -63,6 +67,8 @@ class Head:
             )
         if self.n_train < 1 or self.n_validation < 1:
             raise ModelError(f"{self.device}: a head needs training and validation rows")
+        if self.reference is not None and self.reference.count > self.n_validation:
+            raise ModelError(f"{self.device}: more reference scores than validation rows")
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +156,11 @@ class Detector:
                 hint="a head needs at least 2 training rows and 1 validation row",
             )
         statistics = EmbeddingStatistics.fit(embed(encoder, rows))
-        threshold = benign_threshold(statistics.distance(embed(encoder, held_out)), max_fpr)
-        head = Head(device, normaliser, statistics, threshold, max_fpr, len(rows), len(held_out))
+        scores = statistics.distance(embed(encoder, held_out))
+        threshold = benign_threshold(scores, max_fpr)
+        reference = ScoreReference.fit(scores, threshold)
+        counts = (len(rows), len(held_out))
+        head = Head(device, normaliser, statistics, threshold, max_fpr, *counts, reference)
         return cls(model, np.asarray(params), tuple(feature_names), {device: head})
 
     @classmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,13 +24,17 @@ from fl_core.detector import Detector, Head
 from fl_core.errors import ModelError
 from fl_core.normalise import Normaliser
 from fl_core.parameters import ParamSpec
+from fl_core.score_reference import ScoreReference
 from fl_core.scoring import EmbeddingStatistics
 
-__all__ = ["FORMAT", "MAX_FILE_BYTES", "VERSION", "load", "save"]
+__all__ = ["FORMAT", "MAX_FILE_BYTES", "READABLE", "VERSION", "load", "save"]
 
 FORMAT: Final = "secagg-detector"
-VERSION: Final = 1
-"""Of the layout; a reader refuses any other."""
+VERSION: Final = 2
+"""Of the layout: what is written."""
+
+READABLE: Final = (1, 2)
+"""Versions that are read; in the first, heads have no reference scores."""
 
 MAX_FILE_BYTES: Final = 1 << 30
 """Largest file read: a thousand heads of the default model fit 1 % of it."""
@@ -43,6 +48,7 @@ _HEAD_FIELDS: Final = {
     "n_train": int,
     "n_validation": int,
 }
+_REFERENCE_FIELDS: Final = {"levels": int, "count": int, "correlation": float}
 _DTYPES: Final = {"F32": np.float32, "F64": np.float64}
 
 
@@ -64,7 +70,13 @@ def save(detector: Detector, path: Path) -> None:
         )
         for name, part in zip(_HEAD_ARRAYS, parts, strict=True):
             arrays[f"head.{i}.{name}"] = np.ascontiguousarray(part)
-        heads.append({name: getattr(head, name) for name in _HEAD_FIELDS})
+        fields = {name: getattr(head, name) for name in _HEAD_FIELDS}
+        fields["reference"] = None
+        if (reference := head.reference) is not None:
+            arrays[f"head.{i}.reference"] = np.stack((reference.levels, reference.shares))
+            sizes = (len(reference.levels), reference.count, reference.correlation)
+            fields["reference"] = dict(zip(_REFERENCE_FIELDS, sizes, strict=True))
+        heads.append(fields)
     facts = {
         "format": FORMAT,
         "version": VERSION,
@@ -140,15 +152,16 @@ def _facts(path: Path, text: str) -> dict[str, Any]:
         raise ModelError(f"{path}: the metadata is not JSON") from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise ModelError(f"{path}: the metadata is not that of a detector")
-    if facts.get("version") != VERSION:
+    version = facts.get("version")
+    if type(version) is not int or version not in READABLE:
         raise ModelError(
-            f"{path}: detector version {facts.get('version')!r}, this program reads {VERSION}",
+            f"{path}: detector version {version!r}, this program reads 1 to {VERSION}",
             hint="use the program version that wrote it",
         )
     names, heads = facts.get("feature_names"), facts.get("heads")
     sound = isinstance(facts.get("model"), dict) and isinstance(facts.get("provenance"), dict)
     sound = sound and isinstance(names, list) and all(isinstance(n, str) for n in names)
-    sound = sound and isinstance(heads, list) and all(_is_head(h) for h in heads)
+    sound = sound and isinstance(heads, list) and all(_is_head(h, version) for h in heads)
     if not sound or set(facts) - {"format", "version"} != {
         "model",
         "feature_names",
@@ -159,11 +172,19 @@ def _facts(path: Path, text: str) -> dict[str, Any]:
     return facts
 
 
-def _is_head(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and set(value) == set(_HEAD_FIELDS)
-        and all(type(value[name]) is kind for name, kind in _HEAD_FIELDS.items())
+def _is_head(value: object, version: int) -> bool:
+    """Tell whether every field is there and typed; from version 2 on a reference, or null."""
+    if not isinstance(value, dict):
+        return False
+    reference = value.get("reference")
+    return _has(value, _HEAD_FIELDS, more={"reference"} if version > 1 else set()) and (
+        reference is None or (isinstance(reference, dict) and _has(reference, _REFERENCE_FIELDS))
+    )
+
+
+def _has(value: dict[str, Any], fields: dict[str, type], more: Set[str] = frozenset()) -> bool:
+    return set(value) == set(fields) | more and all(
+        type(value[name]) is kind for name, kind in fields.items()
     )
 
 
@@ -172,9 +193,11 @@ def _expected(facts: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     model = ModelConfig.from_dict(facts["model"])
     d, u = model.input_dim, 2 * model.embedding_dim
     shapes: dict[str, tuple[int, ...]] = {"params": (ParamSpec.from_model(model).dim,)}
-    for i in range(len(facts["heads"])):
+    for i, head in enumerate(facts["heads"]):
         for name, shape in zip(_HEAD_ARRAYS, ((d,), (d,), (1,), (u,), (u, u)), strict=True):
             shapes[f"head.{i}.{name}"] = shape
+        if head.get("reference"):
+            shapes[f"head.{i}.reference"] = (2, head["reference"]["levels"])
     return shapes
 
 
@@ -201,7 +224,8 @@ def _detector(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Detecto
     for i, fields in enumerate(facts["heads"]):
         if fields["device"] in heads:
             raise ModelError(f"two heads are named {fields['device']!r}")
-        heads[fields["device"]] = _head(fields, [arrays[f"head.{i}.{n}"] for n in _HEAD_ARRAYS])
+        parts = {name: arrays.get(f"head.{i}.{name}") for name in (*_HEAD_ARRAYS, "reference")}
+        heads[fields["device"]] = _head(fields, parts)
     return Detector(
         ModelConfig.from_dict(facts["model"]),
         arrays["params"],
@@ -211,10 +235,15 @@ def _detector(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Detecto
     )
 
 
-def _head(fields: dict[str, Any], parts: list[NDArray[Any]]) -> Head:
-    location, scale, spread, mean, whitening = parts
+def _head(fields: dict[str, Any], parts: dict[str, Any]) -> Head:
+    sizes, reference = fields.get("reference"), None
+    if sizes:
+        levels, shares = parts["reference"]
+        reference = ScoreReference(levels, shares, sizes["count"], sizes["correlation"])
     return Head(
-        normaliser=Normaliser(location, scale),
-        statistics=EmbeddingStatistics(float(spread[0]), mean, whitening),
-        **fields,
+        normaliser=Normaliser(parts["location"], parts["scale"]),
+        statistics=EmbeddingStatistics(
+            float(parts["spread"][0]), parts["mean"], parts["whitening"]
+        ),
+        **{**fields, "reference": reference},
     )

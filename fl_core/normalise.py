@@ -52,9 +52,9 @@ def checked_rows(rows: ArrayLike, width: int | None, name: str) -> NDArray[np.fl
             hint="give the feature columns that the model was trained on",
         )
     values = array.astype(np.float64, copy=False)
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        row, column = bad[0]
+    finite = np.isfinite(values)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
         raise DataError(
             f"{name}: row {row} column {column} is not a finite number", hint="mend or drop the row"
         )

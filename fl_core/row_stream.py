@@ -261,12 +261,22 @@ class CsvRows:
                 f"{where} has {len(cells)} columns, the header has {len(self._columns)}",
                 hint="give the row one value for each column, or remove it",
             )
-        row = [self._number(cells, at, where) for at in self._wanted]
+        row = self._numbers(cells, where)
         time = None
         if self._time >= 0:
             column = self._columns[self._time]
             time = parse_time(cells[self._time].strip(), f"{where}, column {column!r}")
         return row, time, cells[self._device].strip() if self._device >= 0 else None
+
+    def _numbers(self, cells: Sequence[str], where: str) -> list[float]:
+        """Convert the wanted cells; one by one, with their names, only where one is broken."""
+        try:
+            row = [float(cells[at]) for at in self._wanted]
+        except ValueError:
+            row = [math.nan]
+        if math.isfinite(sum(row)):  # no NaN and no infinity: either would be in the sum
+            return row
+        return [self._number(cells, at, where) for at in self._wanted]
 
     def _number(self, cells: Sequence[str], at: int, where: str) -> float:
         try:

@@ -17,7 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from fl_core.errors import ModelError
 
-__all__ = ["EPSILON", "SHRINKAGE", "EmbeddingStatistics", "benign_threshold", "standardised"]
+__all__ = [
+    "EPSILON",
+    "SHRINKAGE",
+    "EmbeddingStatistics",
+    "benign_threshold",
+    "standardised",
+    "threshold_rank",
+]
 
 EPSILON: Final = 1e-5
 """Added to the variance in `standardised`, so that a constant embedding gives zeros."""
@@ -119,5 +126,10 @@ def benign_threshold(scores: ArrayLike, max_fpr: float) -> float:
         raise ModelError(f"max_fpr is {max_fpr}", hint="use a number between 0 and 1, such as 0.01")
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise ModelError("a threshold needs at least one validation score, all finite")
-    rank = math.ceil((len(values) + 1) * (1.0 - max_fpr) - 1e-9)  # 1e-9: 100 * 0.99 is 99, not 100
-    return float(values[min(rank, len(values)) - 1])
+    return float(values[threshold_rank(len(values), max_fpr) - 1])
+
+
+def threshold_rank(count: int, max_fpr: float) -> int:
+    """Return which of `count` >= 1 ascending validation scores is the threshold, from 1."""
+    rank = math.ceil((count + 1) * (1.0 - max_fpr) - 1e-9)  # 1e-9: 100 * 0.99 is 99, not 100
+    return max(1, min(rank, count))

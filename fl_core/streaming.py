@@ -7,7 +7,7 @@ rows they are counted and left out, because a monitor that stops at the first od
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,11 @@ import numpy as np
 import torch
 
 from fl_core.detector import Detector
+from fl_core.drift import DriftMonitor, unwatched
 from fl_core.errors import DataError
 from fl_core.row_stream import OnBad, RowBatch
 
-__all__ = ["ScoredRow", "Tally", "one_thread", "score_batches"]
+__all__ = ["DriftWatch", "ScoredRow", "Tally", "one_thread", "score_batches"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,11 @@ class Tally:
         rows: Rows scored.
         alerts: Of these, alerts.
         skipped: Rows left out.
+        drifts: Reports of drift.
     """
 
     def __init__(self) -> None:
-        self.rows = self.alerts = self.skipped = 0
+        self.rows = self.alerts = self.skipped = self.drifts = 0
 
     def count(self, verdicts: Iterable[ScoredRow]) -> None:
         """Add scored rows."""
@@ -76,10 +78,49 @@ class Tally:
             self.alerts += verdict.alert
 
     def summary(self, seconds: float) -> str:
-        """Return rows, alerts and rows a second in one line."""
+        """Return rows, alerts, rows a second, and what else there was, in one line."""
         rate = self.rows / max(seconds, 1e-9)
         line = f"{self.rows} rows, {self.alerts} alerts, {rate:.0f} rows/s in {seconds:.1f} s"
-        return line + (f", {self.skipped} rows skipped" if self.skipped else "")
+        line += f", {self.skipped} rows skipped" if self.skipped else ""
+        return line + (f", drift reported {self.drifts} times" if self.drifts else "")
+
+
+class DriftWatch:
+    """Watches the scores of every device of a stream; see `fl_core.drift`.
+
+    Args:
+        detector: The detector that scores.
+        say: Called once for each device that cannot be watched, when its first row goes by.
+    """
+
+    def __init__(self, detector: Detector, say: Callable[[str], object]) -> None:
+        self._detector = detector
+        self._say = say
+        self._monitors: dict[str, DriftMonitor | None] = {}
+
+    def observe(self, verdicts: Sequence[ScoredRow]) -> list[dict[str, Any]]:
+        """Take the verdicts of a burst; return what is to be reported, JSON-ready.
+
+        Each report has `"event": "drift"`, and row and time of the device's last row in the burst.
+        """
+        reports: list[dict[str, Any]] = []
+        for device in dict.fromkeys(verdict.device for verdict in verdicts):
+            monitor = self._monitor(device)
+            if monitor is not None:
+                own = [verdict for verdict in verdicts if verdict.device == device]
+                at = {"row": own[-1].row, "time": own[-1].time}
+                found = monitor.observe(np.array([verdict.score for verdict in own]))
+                reports += [report.to_dict() | at for report in found]
+        return reports
+
+    def _monitor(self, device: str) -> DriftMonitor | None:
+        if device not in self._monitors:
+            head = self._detector.head(device)
+            problem = unwatched(head)
+            self._monitors[device] = None if problem else DriftMonitor(head)
+            if problem:
+                self._say(f"{device}: drift is not watched: {problem}")  # L-67
+        return self._monitors[device]
 
 
 @contextmanager

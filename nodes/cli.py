@@ -40,6 +40,7 @@ COMMANDS: Final[dict[str, str]] = {
     "thresholds": "show how many neighbours, shares and signatures a round takes",
     "bench": "measure detection beside baselines that could win",
     "detect": "score new data with a trained model",
+    "export": "write a device's detector as a program that runs without this one",
     "features": "turn a packet capture into the 115 traffic statistics",
     "keys": "provision, show, rotate and revoke keys",
     "config": "write commented configuration files",

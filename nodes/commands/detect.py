@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -20,7 +20,7 @@ from fl_core.data.series import window_layout
 from fl_core.detector import Detector
 from fl_core.errors import DataError
 from fl_core.row_stream import open_batches
-from fl_core.streaming import ScoredRow, Tally, one_thread, score_batches
+from fl_core.streaming import DriftWatch, ScoredRow, Tally, one_thread, score_batches
 from fl_core.window_stream import window_batches
 
 __all__ = ["command"]
@@ -48,6 +48,7 @@ def command(model: str, data: str, device: str | None, follow: bool, every: bool
     ends there.
 
     Rows, alerts and rows a second go to standard error at the end. Ctrl-C ends a live input.
+    Scores that no longer look as those of the validation rows give a line with "event": "drift".
     """  # noqa: D301
     detector, tally, start = Detector.load(model), Tally(), time.perf_counter()
 
@@ -55,6 +56,7 @@ def command(model: str, data: str, device: str | None, follow: bool, every: bool
         tally.skipped += 1
         click.echo(f"skipped: {error}", err=True)
 
+    watch = DriftWatch(detector, lambda text: click.echo(text, err=True))
     bad = skip if follow else None
     wait = (lambda: time.sleep(POLL_S)) if follow else None
     with _quiet_end(live=follow or data == "-"), one_thread():
@@ -64,17 +66,20 @@ def command(model: str, data: str, device: str | None, follow: bool, every: bool
                 rows = window_batches(batches, length)
                 for verdicts in score_batches(detector, rows, device=device, bad=bad):
                     tally.count(verdicts)
-                    _print(verdicts, every=every)
+                    drifts = watch.observe(verdicts)
+                    tally.drifts += len(drifts)
+                    _print(verdicts, drifts, every=every)
         finally:
             if tally.rows or sys.exc_info()[0] is None:  # nothing read, nothing to sum up
                 click.echo(tally.summary(time.perf_counter() - start), err=True)
 
 
-def _print(verdicts: list[ScoredRow], *, every: bool) -> None:
+def _print(verdicts: list[ScoredRow], drifts: list[dict[str, Any]], *, every: bool) -> None:
     """Print a batch at once and flush, so that a reader of the pipe has it now."""
     shown = [
         v.to_dict() | ({"alert": v.alert} if every else {}) for v in verdicts if every or v.alert
     ]
+    shown += drifts
     if shown:
         click.echo("\n".join(json.dumps(row) for row in shown))
 

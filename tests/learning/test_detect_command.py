@@ -113,6 +113,37 @@ def test_what_cannot_be_done_is_said_in_one_line(inside, arguments, code, text):
     assert text in err
 
 
+@pytest.mark.req("L-66")
+def test_drift_is_a_line_of_its_own_and_detection_goes_on(folder, inside, devices):
+    rows = np.tile(devices[0].test_benign, (10, 1))
+    rows[1000:] = np.sign(rows[1000:]) * np.expm1(0.3 * np.log1p(np.abs(rows[1000:])))
+    lines = [",".join(devices[0].feature_names)]
+    lines += [",".join(repr(float(v)) for v in row) for row in rows]
+    (folder / "moved.csv").write_text("\n".join(lines) + "\n")
+    code, out, err = inside("--model", "one.safetensors", "--data", "moved.csv")
+    assert code == 0, err
+    printed = [json.loads(line) for line in out.splitlines()]
+    drifts = [line for line in printed if line.get("event") == "drift"]
+    alerts = [line for line in printed if "event" not in line]
+    assert drifts
+    assert {drift["device"] for drift in drifts} == {"dev0"}
+    assert all(1000 < drift["seen"] <= 3000 for drift in drifts)
+    assert err.startswith(f"3000 rows, {len(alerts)} alerts, ")
+    assert err.endswith(f", drift reported {len(drifts)} times\n")
+
+
+@pytest.mark.req("L-67")
+def test_a_device_that_cannot_be_watched_is_said_on_standard_error(folder, inside, devices, model):
+    d = devices[0]
+    Detector.fit_head(
+        initial_parameters(model, 0), model, d.train, d.validation[:40],
+        device=d.device, feature_names=d.feature_names,
+    ).save(folder / "few.safetensors")  # fmt: skip
+    code, _, err = inside("--model", "few.safetensors", "--data", "new.csv")
+    assert code == 0
+    assert err.startswith("dev0: drift is not watched: 40 validation rows are too few")
+
+
 @pytest.mark.req("L-21")
 def test_a_broken_row_ends_a_file_with_its_line_and_column(folder, inside):
     lines = (folder / "new.csv").read_text().splitlines()

@@ -141,6 +141,32 @@ def test_a_saved_detector_comes_back_bit_for_bit(devices, merged, path):
 
 
 @pytest.mark.req("L-17")
+def test_reference_scores_come_back_bit_for_bit(merged, path):
+    loaded = Detector.load(path).head("dev0").reference
+    reference = merged.head("dev0").reference
+    assert np.array_equal(loaded.levels, reference.levels)
+    assert np.array_equal(loaded.shares, reference.shares)
+    assert (loaded.count, loaded.correlation) == (reference.count, reference.correlation)
+
+
+@pytest.mark.req("L-17")
+def test_a_file_of_the_first_version_is_read_without_reference_scores(devices, merged, path):
+    heads = [
+        {name: getattr(head, name) for name in
+         ("device", "threshold", "max_fpr", "n_train", "n_validation")}
+        for head in merged.heads.values()
+    ]  # fmt: skip
+    drop = [f"head.{i}.reference" for i in range(len(heads))]
+    rewrite(path, facts={"version": 1, "heads": heads}, drop=drop)
+    old = Detector.load(path)
+    assert all(head.reference is None for head in old.heads.values())
+    rows = devices[0].test_attack
+    assert np.array_equal(old.score(rows, "dev0"), merged.score(rows, "dev0"))
+    old.save(path)
+    assert Detector.load(path).head("dev0").reference is None
+
+
+@pytest.mark.req("L-17")
 def test_saving_leaves_one_file_and_replaces_the_old_one(merged, path):
     before = path.read_bytes()
     merged.save(path)
@@ -175,7 +201,11 @@ def rewrite(path, *, facts=None, arrays=None, drop=()):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"facts": {"version": 2}}, "detector version 2"),
+        ({"facts": {"version": 3}}, "detector version 3"),
+        ({"facts": {"version": True}}, "detector version True"),
+        ({"facts": {"version": 1}}, "missing, unknown or mistyped"),
+        ({"drop": ["head.1.reference"]}, "'head.1.reference' is missing"),
+        ({"arrays": {"head.1.reference": np.ones((2, 119))}}, "do not ascend"),
         ({"facts": {"format": "other"}}, "not that of a detector"),
         ({"facts": {"extra": 1}}, "missing, unknown or mistyped"),
         ({"facts": {"heads": [{"device": "x"}]}}, "missing, unknown or mistyped"),
@@ -215,6 +245,14 @@ def test_a_file_that_is_not_sound_is_refused(path, change, text):
         {"device": "dev1"},
         {"threshold": "1"},
         {"n_train": True},
+        {"reference": {}},
+        {"reference": 1},
+        {"reference": {"levels": 119, "count": 119, "correlation": 0.5}},
+        {"reference": {"levels": 119, "count": 119, "correlation": float("nan")}},
+        {"reference": {"levels": 119, "count": 121, "correlation": 1.0}},
+        {"reference": {"levels": 117, "count": 119, "correlation": 1.0}},
+        {"reference": {"levels": 1 << 60, "count": 119, "correlation": 1.0}},
+        {"reference": None},
     ],
     ids=str,
 )
@@ -226,6 +264,11 @@ def test_a_head_that_is_not_sound_is_refused(path, merged, fields):
             "max_fpr": h.max_fpr,
             "n_train": h.n_train,
             "n_validation": h.n_validation,
+            "reference": {
+                "levels": len(h.reference.levels),
+                "count": h.reference.count,
+                "correlation": h.reference.correlation,
+            },
         }
         for h in merged.heads.values()
     ]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from fl_core.detector import Detector
 from fl_core.errors import DataError, ModelError
 from fl_core.parameters import initial_parameters
 from fl_core.row_stream import RowBatch
-from fl_core.streaming import Tally, score_batches
+from fl_core.streaming import DriftWatch, ScoredRow, Tally, score_batches
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +86,38 @@ def test_the_tally_counts(devices, detector):
     assert tally.summary(2.0) == f"100 rows, {alerts} alerts, 50 rows/s in 2.0 s"
     tally.skipped = 3
     assert tally.summary(2.0).endswith(", 3 rows skipped")
+    tally.drifts = 2
+    assert tally.summary(2.0).endswith(", 3 rows skipped, drift reported 2 times")
+
+
+@pytest.mark.req("L-66", "L-67")
+def test_every_device_of_a_stream_is_watched_by_itself(devices, detector):
+    old = replace(detector.head("dev1"), reference=None)
+    mixed = replace(detector, heads={**detector.heads, "dev1": old})
+    said: list[str] = []
+    watch = DriftWatch(mixed, said.append)
+    scores = {name: detector.head(name).reference.levels for name in ("dev0", "dev2")}
+    found = []
+    for start in range(0, 4000, 20):
+        burst = [
+            ScoredRow(3 * i, float(i), name, float(score), detector.threshold(name))
+            for i in range(start, start + 20)
+            for name, score in (
+                ("dev0", scores["dev0"][(i * 37) % 100]),
+                ("dev1", 1.0),
+                ("dev2", 0.5 * scores["dev2"][(i * 37) % 100]),
+            )
+        ]
+        found += watch.observe(burst)
+    assert [(report["event"], report["device"], report["kind"]) for report in found] == [
+        ("drift", "dev2", "scores")
+    ]
+    report = found[0]
+    assert set(report) == {
+        "event", "device", "kind", "seen", "value", "limit", "row", "time",
+    }  # fmt: skip
+    assert report["row"] == 3 * report["time"]
+    assert said == ["dev1: drift is not watched: the model has no reference scores: " + OLD]
+
+
+OLD = "an older version wrote it"
