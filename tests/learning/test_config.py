@@ -28,7 +28,7 @@ def test_settings_survive_a_round_trip(settings):
     [
         (ModelConfig, {"input_dim": 0}, "input_dim is 0"),
         (ModelConfig, {"input_dim": True}, "input_dim is True"),
-        (ModelConfig, {"input_dim": 5, "kind": "gnn"}, "kind is 'gnn'"),
+        (ModelConfig, {"input_dim": 5, "kind": "rnn"}, "kind is 'rnn'"),
         (ModelConfig, {"input_dim": 5, "hidden": [8, -1]}, "hidden is -1"),
         (ModelConfig, {"input_dim": 5, "hidden": "ab"}, "hidden is 'ab'"),
         (ModelConfig, {"input_dim": 5, "embedding_dim": 1}, "embedding_dim is 1"),
