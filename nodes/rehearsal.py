@@ -111,7 +111,7 @@ def simulate_training(
     scheme: str,
     seed: int,
 ) -> tuple[NDArray[np.float32], float]:
-    """Train one node a pair of rows through the whole protocol, in this process.
+    """Train one node a pair of rows through the whole protocol, in this process (L-74).
 
     Args:
         rows: Benign training and validation rows of each node, raw.

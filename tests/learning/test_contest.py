@@ -1,0 +1,208 @@
+"""The table of detection quality: what contenders see, and what is said of their figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike, NDArray
+
+from fl_core.config import ModelConfig, TrainConfig
+from fl_core.contenders import (
+    ABLATIONS,
+    Contender,
+    Fitted,
+    Rows,
+    baselines,
+    encoder_contender,
+    encoders,
+    head_score,
+)
+from fl_core.contest import (
+    COLUMNS,
+    Result,
+    Spread,
+    compare,
+    honest_rate,
+    markdown,
+    summary,
+    thin_out,
+)
+from fl_core.data.dataset import DeviceData
+from fl_core.errors import DataError
+from fl_core.metrics import quality
+from fl_core.parameters import initial_parameters
+from tests.learning.conftest import make_rows
+
+N_DEVICES = 3
+
+
+def device(index: int) -> DeviceData:
+    rows = make_rows(index)
+    return DeviceData(
+        rows.device,
+        rows.feature_names,
+        rows.train,
+        rows.validation,
+        rows.test_benign,
+        rows.test_attack,
+        np.full(len(rows.test_attack), "attack"),
+    )
+
+
+@pytest.fixture(scope="module")
+def devices() -> list[DeviceData]:
+    return [replace(device(index), device=f"device-{index}") for index in range(N_DEVICES)]
+
+
+def pairs(devices: list[DeviceData]) -> Rows:
+    return [(each.train, each.validation) for each in devices]
+
+
+class Spy:
+    """A contender that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.fits: list[Rows] = []
+        self.strangers: list[NDArray[np.float64]] = []
+        self.scored: list[NDArray[np.float64]] = []
+
+    def contender(self) -> Contender:
+        def score(values: ArrayLike) -> NDArray[np.float64]:
+            self.scored.append(np.asarray(values))
+            return np.asarray(values).sum(axis=1)
+
+        def unseen(some: ArrayLike):
+            self.strangers.append(np.asarray(some))
+            return score
+
+        def fit(rows: Rows, seed: int) -> Fitted:
+            self.fits.append(rows)
+            return Fitted(lambda index: score, unseen, 1000.0)
+
+        return Contender("spy", fit)
+
+
+@pytest.mark.req("L-71")
+def test_contenders_are_given_benign_rows_and_thresholds_come_from_validation_rows(
+    devices: list[DeviceData],
+) -> None:
+    spy = Spy()
+    (result,) = compare([spy.contender()], lambda seed: devices, seeds=[0], left_out=False)
+    (rows,) = spy.fits
+    for each, (train, validation) in zip(devices, rows, strict=True):
+        assert train is each.train
+        assert validation is each.validation
+    assert spy.scored[0] is devices[0].validation  # the threshold's rows, before any test row
+    for each in devices:
+        sums = np.sort(each.validation.sum(axis=1))
+        assert result.devices[each.device].threshold in sums
+    assert result.left_out == {}
+    assert math.isnan(result.mean("left_out"))
+
+
+@pytest.mark.req("L-72")
+def test_a_device_left_out_is_never_trained_on_and_gives_only_its_validation_rows(
+    devices: list[DeviceData],
+) -> None:
+    spy = Spy()
+    list(compare([spy.contender()], lambda seed: devices, seeds=[0]))
+    _, *without = spy.fits
+    for index, rows in enumerate(without):
+        assert len(rows) == N_DEVICES - 1
+        assert all(train is not devices[index].train for train, _ in rows)
+        assert spy.strangers[index] is devices[index].validation
+
+
+@pytest.mark.req("L-73")
+@pytest.mark.parametrize(
+    ("alarms", "rows", "honest"),
+    [
+        (1, 100, True),
+        (5, 100, False),
+        (0, 100, True),
+        (0, 400, False),
+        (0, 1000, True),
+        (19, 1000, True),
+        (20, 1000, False),
+    ],
+)
+def test_a_rate_is_honest_within_the_binomial_interval_or_under_twice_for_many_rows(
+    alarms: int, rows: int, honest: bool
+) -> None:
+    benign = np.concatenate([np.ones(alarms), np.zeros(rows - alarms)])
+    assert honest_rate(quality(benign, np.ones(3), 0.5), 0.01) is honest
+
+
+@pytest.mark.req("L-70")
+def test_every_method_of_the_table_learns_something_and_chance_nothing(
+    devices: list[DeviceData],
+) -> None:
+    methods = [each for each in baselines() if "autoencoder" not in each.name]
+    methods += [each for each in encoders(rounds=1) if each.name in ("random encoder", "ours")]
+    found = summary(list(compare(methods, lambda seed: devices, seeds=[0], left_out=False)))
+    for name, columns in found.items():
+        if name == "random scores":
+            assert abs(columns["auc"].mean - 0.5) < 0.1
+        else:
+            assert columns["auc"].mean > 0.6, name
+    assert list(found) == [each.name for each in methods]
+
+
+@pytest.mark.req("L-70")
+def test_rows_of_the_table_have_distinct_names_and_ablations_change_the_settings() -> None:
+    names = [each.name for each in (*baselines(), *encoders(rounds=1, ablations=True))]
+    assert len(set(names)) == len(names)
+    for other in ABLATIONS.values():
+        assert replace(TrainConfig(), **other) != TrainConfig()
+
+
+def test_an_encoder_has_a_head_for_each_device_and_for_a_stranger(
+    devices: list[DeviceData],
+) -> None:
+    def train(rows: Rows, model: ModelConfig, seed: int) -> tuple[NDArray[np.float32], float]:
+        return initial_parameters(model, seed), 7.0
+
+    fitted = encoder_contender("x", "mlp", train).fit(pairs(devices), 3)
+    model = ModelConfig(devices[0].train.shape[1])
+    by_hand = head_score(initial_parameters(model, 3), model, devices[1].train)
+    rows = devices[1].test_benign
+    assert np.array_equal(fitted.known(1)(rows), by_hand(rows))
+    assert np.array_equal(fitted.unseen(devices[1].train)(rows), by_hand(rows))
+    assert fitted.traffic == 7.0
+
+
+def test_a_device_without_attacks_is_refused_before_anything_is_trained(
+    devices: list[DeviceData],
+) -> None:
+    bare = replace(devices[0], test_attack=devices[0].test_attack[:0], attack_names=np.array([]))
+    spy = Spy()
+    with pytest.raises(DataError, match="no attack rows"):
+        list(compare([spy.contender()], lambda seed: [bare], seeds=[0]))
+    assert not spy.fits
+
+
+def test_the_table_says_mean_and_range_over_seeds(devices: list[DeviceData]) -> None:
+    first = next(compare([Spy().contender()], lambda seed: devices, seeds=[0]))
+    other = replace(first, seed=1, left_out={"device-0": 0.25})
+    text = markdown([replace(first, left_out={"device-0": 0.75}), other])
+    assert "| spy |" in text
+    assert "0.5000 (0.2500–0.7500) | 0.001 |" in text  # MB a round last
+    assert text.splitlines()[0].count("|") == len(COLUMNS) + 3
+    assert str(Spread(math.nan, math.nan, math.nan)) == "–"
+
+
+def test_one_row_in_ten_is_kept_of_training_and_validation_and_all_of_testing() -> None:
+    whole = device(0)
+    thin = thin_out(whole, 10)
+    assert len(thin.train) == -(-len(whole.train) // 10)
+    assert len(thin.validation) == -(-len(whole.validation) // 10)
+    assert thin.test_attack is whole.test_attack
+
+
+def test_accuracy_counts_both_kinds(devices: list[DeviceData]) -> None:
+    found = quality([0.0, 0.0, 0.0, 1.0], [1.0, 0.0], 0.5)
+    result = Result("x", 0, {"d": found}, {}, None)
+    assert result.mean("accuracy") == pytest.approx(4 / 6)
