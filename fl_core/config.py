@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from fl_core.architectures import parameter_shapes
+from fl_core.architectures import ATTENTION_HEADS, ERRORS, parameter_shapes
 from fl_core.errors import ModelError
 from fl_core.settings import (
     Settings,
@@ -35,8 +35,11 @@ __all__ = [
     "TrainConfig",
 ]
 
-ENCODER_KINDS: tuple[str, ...] = ("mlp",)
+ENCODER_KINDS: tuple[str, ...] = ("mlp", "timefreq")
 """Encoders that `fl_core.encoders` can build."""
+
+MIN_WINDOW: Final = 4
+"""Fewest time steps of a "timefreq" window: three frequencies."""
 
 DP_SGD: Final = "dp-sgd"
 LOGIT_DP: Final = "logit-dp"
@@ -107,11 +110,33 @@ class ModelConfig(Settings):
                 f"{self.window}",
                 hint="input_dim is window times the channels of the series",
             )
+        if self.kind == "timefreq":
+            self._check_timefreq()
         size = sum(math.prod(shape) for _, shape in parameter_shapes(self))
         if size > MAX_PARAMETERS:
             raise ModelError(
                 f"the model has {size} parameters, more than {MAX_PARAMETERS}",
                 hint="make hidden or embedding_dim smaller",
+            )
+
+    def _check_timefreq(self) -> None:
+        """Refuse what the time-frequency transformer cannot be built from (L-40)."""
+        if self.window < MIN_WINDOW:
+            raise ModelError(
+                f"ModelConfig.window is {self.window}, too short for a spectrum",
+                hint=f'a "timefreq" encoder needs a window of {MIN_WINDOW} time steps or more',
+            )
+        if len(self.hidden) != 1 or self.hidden[0] % ATTENTION_HEADS:
+            raise ModelError(
+                f"ModelConfig.hidden is {self.hidden} for a timefreq encoder",
+                hint=f"give one width, a multiple of {ATTENTION_HEADS}, such as (32,)",
+            )
+        channels = self.input_dim // self.window
+        if self.embedding_dim != ERRORS * channels:
+            raise ModelError(
+                f"ModelConfig.embedding_dim is {self.embedding_dim} for {channels} channels",
+                hint=f"a timefreq encoder embeds {ERRORS} errors a channel: use "
+                f"{ERRORS * channels}",
             )
 
 

@@ -101,6 +101,8 @@ class ParamSpec:
 def initial_parameters(model: ModelConfig, seed: int) -> NDArray[np.float32]:
     """Draw the parameters before the first round: U(-1/sqrt(fan_in), +1/sqrt(fan_in)), bias alike.
 
+    A tensor named table is looked up by position and sums nothing: its fan-in is 1.
+
     Args:
         model: Architecture.
         seed: Non-negative; the same seed gives the same bytes on every machine.
@@ -121,6 +123,6 @@ def initial_parameters(model: ModelConfig, seed: int) -> NDArray[np.float32]:
     for name, shape in parameter_shapes(model):
         if name.endswith("weight"):
             fan_in = shape[1]
-        bound = 1.0 / math.sqrt(fan_in)
+        bound = 1.0 if name.endswith("table") else 1.0 / math.sqrt(fan_in)
         parts.append(rng.uniform(-bound, bound, size=math.prod(shape)))
     return np.concatenate(parts).astype(np.float32)
