@@ -282,13 +282,17 @@ class DataSection(Settings, frozen=True):
     """The data this node trains on; it never leaves the machine."""
 
     source: str
-    """`builtin`, an .npz file, a folder in the UCI or flat N-BaIoT layout, or a CSV file."""
+    """`builtin`, an .npz file, a folder in the UCI or flat N-BaIoT layout, a folder of SKAB or ASD
+    series, or a CSV file."""
     device: str = ""
     """Which device of the source; may be left empty where the source has only one."""
     name: str = ""
     """What the detector calls the device; its name in the source if left empty."""
     drop: tuple[str, ...] = ()
-    """Columns to leave out, as patterns such as "HH_jit_*"."""
+    """Columns to leave out, as patterns such as "HH_jit_*"; of windows, such as "Pressure@*"."""
+    window: int = 1
+    """Time steps in a row, for a folder of series or a CSV in time order; 1 for rows that stand
+    alone. [model] input_dim is then window times the channels."""
     public: str = ""
     """Rows with the same columns that are nobody's secret, as for `source`: training that protects
     single rows normalises by them. Left empty, built-in ones for the traffic columns."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.data.dataset import DeviceData, drop_columns
+from fl_core.data.series import window_layout
 from fl_core.data.sources import list_devices, load_device
 from fl_core.detector import Detector
 from fl_core.errors import DataError, ModelError
@@ -69,7 +70,7 @@ def load_data(section: DataSection) -> DeviceData:
                 hint=f"set data.device to one of: {', '.join(devices)}",
             )
         device = devices[0]
-    data = load_device(section.source, device, seed=section.seed)
+    data = load_device(section.source, device, seed=section.seed, window=section.window)
     if section.name:
         data = replace(data, device=section.name)
     return drop_columns(data, section.drop) if section.drop else data
@@ -218,4 +219,11 @@ class Learner:
             raise DataError(
                 f"the offered model takes {model.input_dim} features, this node has {have}",
                 hint="all nodes and [model] input_dim must agree on the columns (data.drop)",
+            )
+        _, length = window_layout(self.data.feature_names)
+        if model.window not in (1, length):  # L-37
+            raise DataError(
+                f"the offered model takes windows of {model.window} time steps, this node's rows "
+                f"have {length}",
+                hint="all nodes' data.window and [model] window must agree",
             )

@@ -20,7 +20,7 @@ from fl_core.data.dataset import DeviceData, Matrix, evenly
 from fl_core.data.folders import VALIDATION_SHARE
 from fl_core.errors import DataError
 
-__all__ = ["ARRAYS", "device_names", "load_device"]
+__all__ = ["ARRAYS", "device_names", "load_device", "read_arrays"]
 
 ARRAYS: Final = (
     "X",
@@ -55,7 +55,7 @@ def device_names(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: The archive is broken or lacks an array.
     """
-    arrays = _read(path, ("part", "device", "device_names"))
+    arrays = read_arrays(path, ("part", "device", "device_names"))
     present = np.unique(arrays["device"][arrays["part"] == _TRAIN])
     names = arrays["device_names"]
     if present.size and not 0 <= present[0] <= present[-1] < len(names):
@@ -107,7 +107,7 @@ def load_device(
 
 
 def _load(path: Path) -> _Archive:
-    arrays = _read(path, ARRAYS)
+    arrays = read_arrays(path, ARRAYS)
     values = arrays["X"]
     if values.ndim != 2 or values.dtype.kind not in "fiu":
         raise DataError(f"{path}: X must be a table of numbers, not {values.dtype} {values.shape}")
@@ -137,18 +137,25 @@ def _load(path: Path) -> _Archive:
     )
 
 
-def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
+def read_arrays(
+    path: Path, names: tuple[str, ...], *, hint: str = _HINT
+) -> dict[str, NDArray[np.generic]]:
+    """Return the arrays `names` of an npz file; no code is run from it.
+
+    Raises:
+        DataError: It cannot be read or lacks an array; its mend is `hint`.
+    """
     try:
         with path.open("rb") as handle:
             file = np.load(handle, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: holds one array, not an archive", hint=_HINT)
+                raise DataError(f"{path}: holds one array, not an archive", hint=hint)
             missing = [name for name in names if name not in file.files]
             if missing:
-                raise DataError(f"{path}: array {missing[0]!r} is missing", hint=_HINT)
+                raise DataError(f"{path}: array {missing[0]!r} is missing", hint=hint)
             return {name: file[name] for name in names}
     except DataError:
         raise
     except _BROKEN as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: cannot be read as npz: {first}", hint=_HINT) from None
+        raise DataError(f"{path}: cannot be read as npz: {first}", hint=hint) from None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fl_core.errors import DataError
 
-__all__ = ["DeviceData", "Matrix", "drop_columns", "evenly"]
+__all__ = ["DeviceData", "Matrix", "drop_columns", "evenly", "thin"]
 
 Matrix = NDArray[np.float64]
 """Rows of features: shape (n, d), dtype float64."""
@@ -95,3 +95,13 @@ def evenly(count: int, limit: int | None) -> NDArray[np.intp]:
     if limit is None or count <= limit:
         return np.arange(count)
     return np.arange(limit) * count // limit
+
+
+def thin(data: DeviceData, limit: int | None) -> DeviceData:
+    """Return `data` with at most `limit` rows of each part, evenly spaced and in order."""
+    kept = {part: evenly(len(getattr(data, part)), limit) for part in _PARTS}
+    return replace(
+        data,
+        **{part: getattr(data, part)[rows] for part, rows in kept.items()},
+        attack_names=data.attack_names[kept["test_attack"]],
+    )

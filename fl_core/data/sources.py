@@ -10,6 +10,8 @@ folder of folders  UCI: ``Danmini_Doorbell/benign_traffic.csv``,
                    ``Danmini_Doorbell/mirai_attacks/syn.csv``
 one such folder    one device; other CSV files beside ``benign_traffic.csv`` count as attacks
 flat folder        Kaggle: ``1.benign.csv``, ``1.mirai.syn.csv``; numbers are N-BaIoT's devices
+folder of series   SKAB or ASD, see `fl_core.data.series_files`: a device is an experiment or a
+                   server; a folder of SKAB such as ``valve1`` is a device too, of all in it
 ``x.csv``          any CSV with a header, in time order; a `device` column splits it into devices,
                    a `label` column (0 or benign, anything else is the attack) into parts
 =================  ==============================================================================
@@ -17,6 +19,9 @@ flat folder        Kaggle: ``1.benign.csv``, ``1.mirai.syn.csv``; numbers are N-
 Benign rows are split in time order: the first 60 % train, the next 20 % validate, the last 20 %
 test. The archive has its own test part, and no order: there 20 % of a device's training rows, drawn
 from the seed, validate.
+
+With `window` above 1 a row is that many time steps of a series (`fl_core.data.series`). A folder of
+series is always read as such; a CSV in time order is read as one where a window is asked for.
 """
 
 from __future__ import annotations
@@ -30,9 +35,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_core.data import archive, builtin, folders
-from fl_core.data.dataset import DeviceData, Matrix, evenly
+from fl_core.data.dataset import DeviceData, Matrix, evenly, thin
 from fl_core.data.folders import benign_parts, feature_names
-from fl_core.data.table import Block, Table, count_rows, open_table, parse_time
+from fl_core.data.series import device_windows, pool
+from fl_core.data.series_files import list_groups, list_series, load_series, read_csv
+from fl_core.data.table import BENIGN_LABELS, Block, Table, count_rows, open_table, parse_time
 from fl_core.errors import DataError
 
 __all__ = ["BUILTIN", "Rows", "iter_rows", "list_devices", "load_device", "load_rows"]
@@ -40,7 +47,6 @@ __all__ = ["BUILTIN", "Rows", "iter_rows", "list_devices", "load_device", "load_
 BUILTIN: Final = "builtin"
 """The source that needs no files."""
 
-_BENIGN_LABELS = ("", "0", "0.0", "benign", "normal", "false")
 _UNNAMED_ATTACKS = ("1", "1.0", "true", "anomaly")
 
 
@@ -75,41 +81,67 @@ def list_devices(source: str, *, limit: int | None = None) -> tuple[str, ...]:
         if path.suffix == ".npz":
             names = archive.device_names(path)
         elif path.is_dir():
-            names = folders.device_names(path)
+            names = list_series(path) or folders.device_names(path)
         else:
             names = _csv_devices(path)
     return names[:limit]
 
 
 def load_device(
-    source: str, device: str, *, seed: int = 0, limit_rows: int | None = None
+    source: str,
+    device: str,
+    *,
+    seed: int = 0,
+    limit_rows: int | None = None,
+    window: int = 1,
 ) -> DeviceData:
     """Load one device's data; rows of other devices are not kept in memory.
 
     Args:
         source: "builtin" or a path.
-        device: One of `list_devices(source)`.
+        device: One of `list_devices(source)`, or a group of SKAB such as "valve1".
         seed: Seed of the simulator, and of the validation split where rows have no order.
         limit_rows: At most this many rows of each part, evenly spaced over time.
+        window: Time steps in a row, oldest first; above 1 the source must be in time order.
 
     Raises:
-        DataError: The device is unknown, or the data are broken; says where and how to mend it.
+        DataError: The device is unknown, the source has no order for a window, or the data are
+            broken; says where and how to mend it.
     """
     if limit_rows is not None and limit_rows < 1:
         raise DataError(f"limit_rows is {limit_rows}", hint="use at least 1, or no limit")
+    if window < 1:
+        raise DataError(f"window is {window}", hint="use at least 1 time step")
     known = list_devices(source)
-    if device not in known:
+    path = Path(source)
+    groups = list_groups(path) if source != BUILTIN and path.is_dir() else {}
+    if device not in known and device not in groups:
         raise DataError(
             f"{source}: unknown device {device!r}", hint="known devices: " + ", ".join(known)
         )
+    if source != BUILTIN and path.is_dir() and list_series(path):
+        names = groups.get(device, (device,))
+        parts = [device_windows(load_series(path, name), window) for name in names]
+        return thin(pool(parts, device), limit_rows)
+    if window > 1:
+        return _load_windows(source, device, window, limit_rows)
     if source == BUILTIN:
         return builtin.build_device(device, seed=seed, limit_rows=limit_rows)
-    path = Path(source)
     if path.suffix == ".npz":
         return archive.load_device(path, device, seed=seed, limit_rows=limit_rows)
     if path.is_dir():
         return folders.load_device(path, device, limit_rows=limit_rows)
     return _load_csv_device(path, device, limit_rows)
+
+
+def _load_windows(source: str, device: str, window: int, limit: int | None) -> DeviceData:
+    path = Path(source)
+    if source == BUILTIN or path.suffix == ".npz" or path.is_dir():
+        raise DataError(
+            f"{source}: its rows are no series, and window is {window}",
+            hint="use window = 1, or a CSV in time order, or a folder of SKAB or ASD",
+        )
+    return thin(device_windows(read_csv(path, device), window), limit)
 
 
 def load_rows(path: str | Path, *, feature_names: Sequence[str] | None = None) -> Rows:
@@ -219,7 +251,7 @@ def _load_csv_device(path: Path, device: str, limit: int | None) -> DeviceData:
             for row, owner, label in zip(block.rows, owners, labels, strict=True):
                 if owner != device:
                     continue
-                if label.lower() in _BENIGN_LABELS:
+                if label.lower() in BENIGN_LABELS:
                     benign.append(row - 1)
                 else:
                     attack.append(row - 1)

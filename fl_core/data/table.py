@@ -25,6 +25,7 @@ from fl_core.data.dataset import Matrix, evenly
 from fl_core.errors import DataError
 
 __all__ = [
+    "BENIGN_LABELS",
     "SIDE_COLUMNS",
     "Block",
     "Table",
@@ -36,6 +37,9 @@ __all__ = [
 
 SIDE_COLUMNS = ("time", "timestamp", "device", "label")
 """Columns that say something about a row and are never features."""
+
+BENIGN_LABELS = ("", "0", "0.0", "benign", "normal", "false")
+"""What the column `label` says of a benign row, in lower case; anything else is an attack."""
 
 _BLOCK_LINES = 2048
 _MAX_LINE = 1 << 20  # bytes; a header longer than this is not a table

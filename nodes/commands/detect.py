@@ -16,10 +16,12 @@ from typing import Final
 
 import click
 
+from fl_core.data.series import window_layout
 from fl_core.detector import Detector
 from fl_core.errors import DataError
 from fl_core.row_stream import open_batches
 from fl_core.streaming import ScoredRow, Tally, one_thread, score_batches
+from fl_core.window_stream import window_batches
 
 __all__ = ["command"]
 
@@ -42,6 +44,9 @@ def command(model: str, data: str, device: str | None, follow: bool, every: bool
     secagg detect --model run/model.safetensors --data live.csv --follow | jq .score
     secagg features eth0.pcap --out - | secagg detect --model run/model.safetensors --data -
 
+    A model of windows reads one time step a line, and each line has the verdict of the window that
+    ends there.
+
     Rows, alerts and rows a second go to standard error at the end. Ctrl-C ends a live input.
     """  # noqa: D301
     detector, tally, start = Detector.load(model), Tally(), time.perf_counter()
@@ -54,8 +59,10 @@ def command(model: str, data: str, device: str | None, follow: bool, every: bool
     wait = (lambda: time.sleep(POLL_S)) if follow else None
     with _quiet_end(live=follow or data == "-"), one_thread():
         try:
-            with open_batches(data, detector.feature_names, wait=wait, bad=bad) as batches:
-                for verdicts in score_batches(detector, batches, device=device, bad=bad):
+            channels, length = window_layout(detector.feature_names)
+            with open_batches(data, channels, wait=wait, bad=bad) as batches:
+                rows = window_batches(batches, length)
+                for verdicts in score_batches(detector, rows, device=device, bad=bad):
                     tally.count(verdicts)
                     _print(verdicts, every=every)
         finally:

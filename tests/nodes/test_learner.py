@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,3 +57,20 @@ def test_a_model_for_other_columns_is_refused_before_any_row_is_read(learner: Le
     body["train"]["batch_size"] = 65_536
     with pytest.raises(ModelError, match="batch_size"):
         learner.accept(json.dumps(body).encode(), np.zeros(MODEL.embedding_dim, dtype=np.float32))
+
+
+@pytest.mark.req("L-37")
+def test_a_node_of_windows_takes_models_of_its_own_length_or_of_none(tmp_path: Path) -> None:
+    write_site(tmp_path / "pump.csv", seed=1)
+    section = DataSection(source=str(tmp_path / "pump.csv"), window=4, drop=("*@-3",))
+    assert len(load_data(section).feature_names) == 3 * N_FEATURES
+    data = load_data(DataSection(source=section.source, window=4))
+    learner = Learner(data, "pump", max_fpr=0.01)
+    plain, train = small_settings(4 * N_FEATURES)
+    reference = np.zeros(plain.embedding_dim, dtype=np.float32)
+    for window in (1, 4):
+        model = replace(plain, window=window)
+        learner.accept(training_bytes(model, train, 0, 3), reference)
+    model = replace(plain, window=2)
+    with pytest.raises(DataError, match="takes windows of 2 time steps, this node's rows have 4"):
+        learner.accept(training_bytes(model, train, 0, 3), reference)
