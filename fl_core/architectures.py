@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from fl_core.config import ModelConfig
 
-__all__ = ["ATTENTION_HEADS", "ERRORS", "Shapes", "parameter_shapes"]
+__all__ = ["ATTENTION_HEADS", "DISCREPANCIES", "Shapes", "parameter_shapes"]
 
 ATTENTION_HEADS: Final = 4
 """Attention heads of the time-frequency transformer; its width is a multiple of it."""
 
-ERRORS: Final = 3
-"""Errors that it embeds for each channel: of either path, and between the two."""
+DISCREPANCIES: Final = 5
+"""Numbers that it embeds for each channel: residual and error of either path, and their gap."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Name and shape of each tensor."""

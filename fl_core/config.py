@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from fl_core.architectures import ATTENTION_HEADS, ERRORS, parameter_shapes
+from fl_core.architectures import ATTENTION_HEADS, DISCREPANCIES, parameter_shapes
 from fl_core.errors import ModelError
 from fl_core.settings import (
     Settings,
@@ -132,11 +132,11 @@ class ModelConfig(Settings):
                 hint=f"give one width, a multiple of {ATTENTION_HEADS}, such as (32,)",
             )
         channels = self.input_dim // self.window
-        if self.embedding_dim != ERRORS * channels:
+        if self.embedding_dim != DISCREPANCIES * channels:
             raise ModelError(
                 f"ModelConfig.embedding_dim is {self.embedding_dim} for {channels} channels",
-                hint=f"a timefreq encoder embeds {ERRORS} errors a channel: use "
-                f"{ERRORS * channels}",
+                hint=f"a timefreq encoder embeds {DISCREPANCIES} numbers a channel: use "
+                f"{DISCREPANCIES * channels}",
             )
 
 

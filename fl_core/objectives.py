@@ -83,7 +83,7 @@ def timefreq_step(
     config: TrainConfig,
     generator: torch.Generator,
 ) -> Step:
-    """Reconstruct noisy windows by both paths, contrast the paths, align the errors' profile.
+    """Reconstruct noisy windows by both paths, contrast the paths, align what they get wrong.
 
     The two paths are the two views: a window's time code belongs to its own frequency code, and
     not to those of the batch's other windows. Of the sizes of changes only `noise_std` is read.
@@ -93,7 +93,7 @@ def timefreq_step(
     noise = torch.randn(batch.shape, generator=generator)
     view = batch + config.noise_std * noise
     found = encoder.reconstruct(view)
-    u = standardise(encoder.log_errors(encoder.windows(view), found))
+    u = standardise(encoder.discrepancies(encoder.windows(view), found))
     contrast = info_nce(found.time_code, found.frequency_code, temperature=config.temperature)
     loss = (
         config.reconstruction_weight * found.loss(encoder.windows(batch))

@@ -3,7 +3,7 @@
 One path sees the window as time steps, the other as frequencies. Each stage of a path squeezes
 what it sees into one narrow code and gives the window back from it. What is usual both give back
 alike; what is not comes back wrong from at least one of them, and then they disagree as well. These
-three errors are the embedding, so the heads, thresholds and files of the perceptron serve here too.
+discrepancies are the embedding, so heads, thresholds and files of the perceptron serve here too.
 
 Source: seed 003 (abstract and introduction), which gives no formula. specs/90-learning.md section
 10 says what is ours: nearly all of it.
@@ -28,8 +28,11 @@ __all__ = ["Path", "Reconstruction", "Stage", "TimeFrequencyEncoder", "squash"]
 FLOOR: Final = 1e-3
 """Added to a squared error before its logarithm: errors far below the noise are all alike."""
 
-RECENT_SHARE: Final = 8
-"""An embedding reads the errors of the last W / 8 time steps: those that the window's row adds."""
+RECENT_SHARE: Final = 4
+"""Errors are means over the last W / 4 time steps: an alert shall say "now"."""
+
+RESIDUAL_GAIN: Final = 3.0
+"""Factor of the residuals, which brings their spread to that of the logarithms."""
 
 
 def squash(rows: Tensor) -> Tensor:
@@ -134,7 +137,7 @@ class Path(nn.Module):
 
 
 class TimeFrequencyEncoder(nn.Module):
-    """Two paths over a window of W steps and C channels; embeds the errors of both.
+    """Two paths over a window of W steps and C channels; embeds where both go wrong.
 
     Rows are flattened windows, oldest step first: column t C + c is channel c at step t.
     """
@@ -154,9 +157,9 @@ class TimeFrequencyEncoder(nn.Module):
             rows: Shape (B, W C), float32.
 
         Returns:
-            z, shape (B, 3 C), float32, not yet standardised: see `log_errors`.
+            z, shape (B, 5 C), float32, not yet standardised: see `discrepancies`.
         """
-        return self.log_errors(self.windows(rows), self.reconstruct(rows))
+        return self.discrepancies(self.windows(rows), self.reconstruct(rows))
 
     def windows(self, rows: Tensor) -> Tensor:
         """Squash rows (B, W C) and give them their shape (B, W, C)."""
@@ -178,24 +181,26 @@ class TimeFrequencyEncoder(nn.Module):
         back: Tensor = torch.fft.irfft(spectrum, n=self.window, dim=1, norm="ortho")
         return back
 
-    def log_errors(self, target: Tensor, found: Reconstruction) -> Tensor:
-        """Embed the discrepancies of a window: each path against it, and against each other.
+    def discrepancies(self, target: Tensor, found: Reconstruction) -> Tensor:
+        """Embed how each path's reconstruction departs from the window, and both from each other.
 
         Args:
             target: Squashed windows, shape (B, W, C).
             found: What both paths make of them.
 
         Returns:
-            log(e + FLOOR), shape (B, 3 C), with e the mean squared error of a channel over the
-            last W / 8 steps and over the stages: C of the time path, C of the frequency path,
-            C between the two.
+            Shape (B, 5 C). First the residuals of the last step times `RESIDUAL_GAIN`, by the last
+            stage: C of the time path, C of the frequency path. Then log(e + FLOOR), with e the mean
+            squared error over the last W / 4 steps and over the stages: C of the time path, C of
+            the frequency path, C between the two.
 
-        Source: seed 003, second paragraph of the contributions' lead; specs/90-learning.md L-43.
+        Source: seed 003, introduction; specs/90-learning.md L-43.
         """
         recent = slice(-max(1, self.window // RECENT_SHARE), None)
-        time = torch.stack(found.time)[:, :, recent]  # (stages, B, W / 8, C)
+        time = torch.stack(found.time)[:, :, recent]  # (stages, B, W / 4, C)
         frequency = torch.stack(found.frequency)[:, :, recent]
         x = target[:, recent]
         errors = (time - x, frequency - x, time - frequency)  # L-43
-        means = [each.square().mean(dim=(0, 2)) for each in errors]  # (B, C) each
-        return torch.log(torch.cat(means, dim=1) + FLOOR)
+        means = torch.cat([each.square().mean(dim=(0, 2)) for each in errors], dim=1)  # (B, 3 C)
+        last = torch.cat([each[-1, :, -1] for each in errors[:2]], dim=1)  # (B, 2 C)
+        return torch.cat((RESIDUAL_GAIN * last, torch.log(means + FLOOR)), dim=1)
