@@ -82,10 +82,11 @@ class ModelConfig(Settings):
     """Encoder family, one of `ENCODER_KINDS`."""
 
     hidden: tuple[int, ...] = (128, 64)
-    """Widths of the hidden layers, input side first."""
+    """Widths of the hidden layers, input side first; the one width of a "timefreq" encoder."""
 
     embedding_dim: int = 64
-    """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice."""
+    """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice. 5 a channel
+    of a "timefreq" encoder."""
 
     window: int = 1
     """Time steps W of a row that is a window of a series, oldest first: input_dim is W × channels.

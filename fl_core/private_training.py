@@ -140,7 +140,7 @@ def private_delta(
             perceptron; the noised parameters ran
             out of range.
     """
-    if model.kind != "mlp":
+    if model.kind != "mlp":  # L-44
         raise ModelError(
             f"a {model.kind} encoder has no objective for record-level privacy",
             hint='use kind = "mlp", or leave TrainConfig.private empty',

@@ -6,7 +6,7 @@ alike; what is not comes back wrong from at least one of them, and then they dis
 discrepancies are the embedding, so heads, thresholds and files of the perceptron serve here too.
 
 Source: seed 003 (abstract and introduction), which gives no formula. specs/90-learning.md section
-10 says what is ours: nearly all of it.
+11 says what is ours: nearly all of it.
 """
 
 from __future__ import annotations
