@@ -17,7 +17,22 @@ from fl_core.layouts import column_runs, sequence_columns
 if TYPE_CHECKING:
     from fl_core.config import ModelConfig
 
-__all__ = ["KERNEL", "NODE_WIDTH", "POOLINGS", "Shapes", "attention_heads", "parameter_shapes"]
+__all__ = [
+    "ATTENTION_HEADS",
+    "DISCREPANCIES",
+    "KERNEL",
+    "NODE_WIDTH",
+    "POOLINGS",
+    "Shapes",
+    "attention_heads",
+    "parameter_shapes",
+]
+
+ATTENTION_HEADS: Final = 4
+"""Attention heads of the time-frequency transformer; its width is a multiple of it."""
+
+DISCREPANCIES: Final = 5
+"""Numbers that it embeds for each channel: residual and error of either path, and their gap."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Name and shape of each tensor."""
@@ -108,9 +123,32 @@ def _check_numbers(model: ModelConfig, numbers: int) -> None:
         )
 
 
+def _time_frequency(model: ModelConfig) -> Shapes:
+    (width,), channels = model.hidden, model.input_dim // model.window
+    paths = (("time", model.window, channels), ("frequency", model.window // 2 + 1, 2 * channels))
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+    for path, tokens, features in paths:
+        shapes.append((f"{path}.position_table", (tokens, width)))
+        shapes += _linear(f"{path}.embed", features, width)
+        for stage in (f"{path}.stages.{i}" for i in range(model.stages)):
+            shapes += [(f"{stage}.{table}_table", (tokens, width)) for table in _TABLES]
+            shapes += _linear(f"{stage}.mix", width, 3 * width)
+            for name in ("join", "widen", "narrow", "code", "gate"):
+                shapes += _linear(f"{stage}.{name}", width, width)
+            shapes += _linear(f"{stage}.out", width, features)
+    return tuple(shapes)
+
+
+def _linear(name: str, before: int, after: int) -> Shapes:
+    return ((f"{name}.weight", (after, before)), (f"{name}.bias", (after,)))
+
+
+_TABLES: Final = ("gather", "spread")
+
 _SHAPES: Final[dict[str, Callable[[ModelConfig], Shapes]]] = {
     "mlp": _perceptron,
     "cnn": _convolutions,
     "gnn": _graph,
     "gat": _attention_graph,
+    "timefreq": _time_frequency,
 }

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from fl_core.architectures import parameter_shapes
+from fl_core.architectures import ATTENTION_HEADS, DISCREPANCIES, parameter_shapes
 from fl_core.errors import ModelError
 from fl_core.settings import (
     Settings,
@@ -35,8 +35,11 @@ __all__ = [
     "TrainConfig",
 ]
 
-ENCODER_KINDS: tuple[str, ...] = ("mlp", "cnn", "gnn", "gat")
+ENCODER_KINDS: tuple[str, ...] = ("mlp", "cnn", "gnn", "gat", "timefreq")
 """Encoders that `fl_core.encoders` can build."""
+
+MIN_WINDOW: Final = 4
+"""Fewest time steps of a "timefreq" window: three frequencies."""
 
 DP_SGD: Final = "dp-sgd"
 LOGIT_DP: Final = "logit-dp"
@@ -80,10 +83,11 @@ class ModelConfig(Settings):
 
     hidden: tuple[int, ...] = (128, 64)
     """Widths of the hidden layers, input side first: of convolutions for "cnn", of graph layers for
-    "gnn" and "gat"."""
+    "gnn" and "gat"; the one width of a "timefreq" encoder."""
 
     embedding_dim: int = 64
-    """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice."""
+    """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice. 5 a channel
+    of a "timefreq" encoder."""
 
     window: int = 1
     """Time steps W of a row that is a window of a series, oldest first: input_dim is W × channels.
@@ -108,11 +112,33 @@ class ModelConfig(Settings):
                 f"{self.window}",
                 hint="input_dim is window times the channels of the series",
             )
+        if self.kind == "timefreq":
+            self._check_timefreq()
         size = sum(math.prod(shape) for _, shape in parameter_shapes(self))
         if size > MAX_PARAMETERS:
             raise ModelError(
                 f"the model has {size} parameters, more than {MAX_PARAMETERS}",
                 hint="make hidden or embedding_dim smaller",
+            )
+
+    def _check_timefreq(self) -> None:
+        """Refuse what the time-frequency transformer cannot be built from (L-40)."""
+        if self.window < MIN_WINDOW:
+            raise ModelError(
+                f"ModelConfig.window is {self.window}, too short for a spectrum",
+                hint=f'a "timefreq" encoder needs a window of {MIN_WINDOW} time steps or more',
+            )
+        if len(self.hidden) != 1 or self.hidden[0] % ATTENTION_HEADS:
+            raise ModelError(
+                f"ModelConfig.hidden is {self.hidden} for a timefreq encoder",
+                hint=f"give one width, a multiple of {ATTENTION_HEADS}, such as (32,)",
+            )
+        channels = self.input_dim // self.window
+        if self.embedding_dim != DISCREPANCIES * channels:
+            raise ModelError(
+                f"ModelConfig.embedding_dim is {self.embedding_dim} for {channels} channels",
+                hint=f"a timefreq encoder embeds {DISCREPANCIES} numbers a channel: use "
+                f"{DISCREPANCIES * channels}",
             )
 
 

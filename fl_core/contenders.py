@@ -4,7 +4,7 @@ A contender is trained on the benign rows of some devices. Then it gives a score
 of them, and one for a device that it has not seen, from a few benign rows of that device: those
 that a site needs anyway to set a threshold.
 
-Source: specs/90-learning.md section 11 (L-70).
+Source: specs/90-learning.md section 12 (L-70).
 """
 
 from __future__ import annotations

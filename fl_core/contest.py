@@ -2,7 +2,7 @@
 
 Thresholds and settings see benign rows only; test rows are read once, to be scored.
 
-Source: specs/90-learning.md section 11.
+Source: specs/90-learning.md section 12.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from fl_core.architectures import KERNEL, POOLINGS
 from fl_core.config import ModelConfig
-from fl_core.encoder_base import Encoder, pool
+from fl_core.encoder_base import BypassEncoder, pool
 from fl_core.layouts import sequence_columns
 
 __all__ = ["ConvEncoder"]
@@ -19,7 +19,7 @@ __all__ = ["ConvEncoder"]
 _CPU: Final = torch.device("cpu")
 
 
-class ConvEncoder(Encoder):
+class ConvEncoder(BypassEncoder):
     """Convolutions along the windows, with every statistic of every stream as a channel.
 
     `ModelConfig.hidden` are the widths of the convolutions; each sees a window and the two beside

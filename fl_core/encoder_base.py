@@ -13,10 +13,31 @@ from torch import Tensor, nn
 
 from fl_core.config import ModelConfig
 
-__all__ = ["Encoder", "pool"]
+__all__ = ["BypassEncoder", "Encoder", "pool", "squash"]
 
 
 class Encoder(nn.Module):
+    """Maps normalised rows to embeddings."""
+
+    embedding_dim: int
+    """k, coordinates of an embedding."""
+
+    rows_at_once: ClassVar[int] = 8192
+    """Rows embedded at once: bounds memory at a few MB whatever the input."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Embed normalised rows.
+
+        Args:
+            rows: Shape (B, d), float32.
+
+        Returns:
+            z, shape (B, k), float32, not yet standardised.
+        """
+        raise NotImplementedError
+
+
+class BypassEncoder(Encoder):
     """z = path(x) + A x on squashed features x; a kind of encoder is one `path`.
 
     A subclass sets `skip` to `bypass(model)` after its own layers, so that the bypass comes last in
@@ -28,12 +49,9 @@ class Encoder(nn.Module):
 
     skip: nn.Linear
 
-    rows_at_once: ClassVar[int] = 8192
-    """Rows embedded at once: bounds memory at a few MB whatever the input."""
-
-    @staticmethod
-    def bypass(model: ModelConfig) -> nn.Linear:
+    def bypass(self, model: ModelConfig) -> nn.Linear:
         """Return the linear map A from features to the embedding."""
+        self.embedding_dim = model.embedding_dim
         return nn.Linear(model.input_dim, model.embedding_dim, bias=False)
 
     def path(self, x: Tensor) -> Tensor:
@@ -41,17 +59,15 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Embed normalised rows.
-
-        Args:
-            rows: Shape (B, d), float32.
-
-        Returns:
-            z, shape (B, k), float32, not yet standardised.
-        """
-        x = torch.sign(rows) * torch.log1p(rows.abs())  # (B, d), |x| <= log(1 + CLIP)
+        """Embed normalised rows; see `Encoder.forward`."""
+        x = squash(rows)  # (B, d), |x| <= log(1 + CLIP)
         z: Tensor = self.path(x) + self.skip(x)  # L-50: the bypass of every kind
         return z
+
+
+def squash(rows: Tensor) -> Tensor:
+    """Return sign(x) log(1 + |x|), elementwise."""
+    return torch.sign(rows) * torch.log1p(rows.abs())
 
 
 def pool(h: Tensor) -> Tensor:

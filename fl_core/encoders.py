@@ -2,11 +2,13 @@
 
 The kinds of encoder differ in the path beside their linear bypass (`fl_core.encoder_base`): a
 multilayer perceptron, convolutions along the damped windows, or a graph of streams and windows.
+Windows of a series go through `fl_core.timefreq`, which has no bypass.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -17,19 +19,21 @@ from torch.nn import functional
 
 from fl_core.config import ModelConfig
 from fl_core.conv_encoder import ConvEncoder
-from fl_core.encoder_base import Encoder
+from fl_core.encoder_base import BypassEncoder, Encoder
 from fl_core.graph_encoders import AttentionEncoder, GraphEncoder
 from fl_core.parameters import ParamSpec
 from fl_core.scoring import EPSILON
+from fl_core.timefreq import TimeFrequencyEncoder
 
 __all__ = ["Encoder", "Perceptron", "build_encoder", "embed", "standardise"]
 
 
-class Perceptron(Encoder):
+class Perceptron(BypassEncoder):
     """Multilayer perceptron on all features at once."""
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
+        self.embedding_dim = model.embedding_dim
         widths = (model.input_dim, *model.hidden, model.embedding_dim)
         self.layers = nn.ModuleList(
             nn.Linear(before, after) for before, after in itertools.pairwise(widths)
@@ -44,11 +48,12 @@ class Perceptron(Encoder):
         return z
 
 
-_ENCODERS: Final[dict[str, type[Encoder]]] = {
+_ENCODERS: Final[dict[str, Callable[[ModelConfig], Encoder]]] = {
     "mlp": Perceptron,
     "cnn": ConvEncoder,
     "gnn": GraphEncoder,
     "gat": AttentionEncoder,
+    "timefreq": TimeFrequencyEncoder,
 }
 
 
@@ -94,7 +99,7 @@ def embed(encoder: Encoder, rows: NDArray[np.float32]) -> NDArray[np.float64]:
     Returns:
         z, shape (n, k), float64.
     """
-    parts = [np.empty((0, encoder.skip.out_features))]
+    parts = [np.empty((0, encoder.embedding_dim))]
     size = encoder.rows_at_once
     with torch.inference_mode():
         for start in range(0, len(rows), size):

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from fl_core.architectures import NODE_WIDTH, POOLINGS, attention_heads
 from fl_core.config import ModelConfig
-from fl_core.encoder_base import Encoder, pool
+from fl_core.encoder_base import BypassEncoder, pool
 from fl_core.layouts import column_runs, neighbours
 
 __all__ = ["AttentionEncoder", "GraphEncoder", "adjacency"]
@@ -75,7 +75,7 @@ class _Attention(nn.Module):
         return gathered.transpose(1, 2).flatten(2)  # -> (B, n, heads, w) -> (B, n, after)
 
 
-class GraphEncoder(Encoder):
+class GraphEncoder(BypassEncoder):
     """Graph convolutions over the runs of a row.
 
     Each run is mapped to `NODE_WIDTH` numbers by a linear map of its own, as runs differ in length

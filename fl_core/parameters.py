@@ -105,6 +105,8 @@ class ParamSpec:
 def initial_parameters(model: ModelConfig, seed: int) -> NDArray[np.float32]:
     """Draw the parameters before the first round: U(-1/sqrt(fan_in), +1/sqrt(fan_in)), bias alike.
 
+    A tensor named table is looked up by position and sums nothing: its fan-in is 1.
+
     Args:
         model: Architecture.
         seed: Non-negative; the same seed gives the same bytes on every machine.
@@ -137,6 +139,6 @@ def draw_parameters(shapes: Shapes, seed: int) -> NDArray[np.float32]:
     for name, shape in shapes:
         if name.endswith("weight"):
             fan_in = math.prod(shape[1:])  # (out, in), or (out, in, kernel) of a convolution
-        bound = 1.0 / math.sqrt(fan_in)
+        bound = 1.0 if name.endswith("table") else 1.0 / math.sqrt(fan_in)
         parts.append(rng.uniform(-bound, bound, size=math.prod(shape)))
     return np.concatenate(parts).astype(np.float32)

@@ -136,9 +136,15 @@ def private_delta(
 
     Raises:
         DataError: not a table of numbers with the model's columns.
-        ModelError: bank, randomness or noise are missing or do not fit; the noised parameters ran
+        ModelError: bank, randomness or noise are missing or do not fit; an encoder other than the
+            perceptron; the noised parameters ran
             out of range.
     """
+    if model.kind != "mlp":  # L-44
+        raise ModelError(
+            f"a {model.kind} encoder has no objective for record-level privacy",
+            hint='use kind = "mlp", or leave TrainConfig.private empty',
+        )
     if bank is None or secret is None or noise is None:  # Q-08
         raise ModelError(
             "private training needs a public bank, secret bytes and a noise sampler",

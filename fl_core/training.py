@@ -14,12 +14,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fl_core.augment import Layout, corrupt, make_view
+from fl_core.augment import Layout
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.encoders import Encoder, build_encoder, embed, standardise
 from fl_core.errors import DataError, ModelError
-from fl_core.losses import alignment, info_nce, model_contrast, proximity
+from fl_core.losses import model_contrast, proximity
 from fl_core.normalise import Normaliser, checked_rows
+from fl_core.objectives import local_step
 from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.private_training import Noise, SecretBytes, private_delta
 from fl_core.public_bank import PublicBank
@@ -199,20 +200,14 @@ def _fit(
     total = 0.0
     for step in range(config.steps):
         batch = rows[torch.randint(len(rows), (config.batch_size,), generator=generator)]
-        view = make_view(batch, layout, config, generator)
-        u = standardise(encoder(view))
-        v = standardise(encoder(make_view(batch, layout, config, generator)))
-        negatives = None
-        if config.synthetic_negatives:
-            negatives = standardise(encoder(corrupt(batch, layout.members, generator)))
-        contrast = info_nce(u, v, temperature=config.temperature, synthetic=negatives)
-        loss = config.contrast_weight * contrast + config.align_weight * alignment(u, reference)
+        taken = local_step(encoder, batch, layout, reference, config, generator)
+        loss = taken.loss
         if config.prox_weight:  # L-51
             loss = loss + config.prox_weight * proximity(encoder.parameters(), start)
         if anchors is not None:  # L-52
             with torch.no_grad():
-                shared, last = (standardise(anchor(view)) for anchor in anchors)
-            moon = model_contrast(u, shared, last, temperature=config.temperature)
+                shared, last = (standardise(anchor(taken.view)) for anchor in anchors)
+            moon = model_contrast(taken.embedding, shared, last, temperature=config.temperature)
             loss = loss + config.moon_weight * moon
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -1,0 +1,103 @@
+"""What one training step lowers, for each kind of encoder; the loop is in `fl_core.training`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fl_core.augment import Layout, corrupt, make_view
+from fl_core.config import TrainConfig
+from fl_core.encoders import Encoder, standardise
+from fl_core.losses import alignment, info_nce
+from fl_core.timefreq import TimeFrequencyEncoder
+
+__all__ = ["Step", "local_step", "row_step", "timefreq_step"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One batch's loss, and what further terms of the loss are computed from."""
+
+    loss: Tensor
+    """Scalar."""
+
+    view: Tensor
+    """What the encoder saw, shape (B, d)."""
+
+    embedding: Tensor
+    """z~ of the view, shape (B, k)."""
+
+
+def local_step(
+    encoder: Encoder,
+    batch: Tensor,
+    layout: Layout,
+    reference: Tensor,
+    config: TrainConfig,
+    generator: torch.Generator,
+) -> Step:
+    """Return the loss of a batch under the encoder's own objective.
+
+    Args:
+        encoder: In training.
+        batch: Normalised rows, shape (B, d), float32.
+        layout: Runs of columns that views move together; not read by the time-frequency one.
+        reference: g, shape (k,).
+        config: Weights, temperature and sizes of the views' changes.
+        generator: Of every draw.
+    """
+    if isinstance(encoder, TimeFrequencyEncoder):
+        return timefreq_step(encoder, batch, reference, config, generator)
+    return row_step(encoder, batch, layout, reference, config, generator)
+
+
+def row_step(
+    encoder: Encoder,
+    batch: Tensor,
+    layout: Layout,
+    reference: Tensor,
+    config: TrainConfig,
+    generator: torch.Generator,
+) -> Step:
+    """Contrast two views of every row with those of the others, and align one to the reference.
+
+    Source: seed 001 section 3; specs/90-learning.md section 4.
+    """
+    view = make_view(batch, layout, config, generator)
+    u = standardise(encoder(view))
+    v = standardise(encoder(make_view(batch, layout, config, generator)))
+    negatives = None
+    if config.synthetic_negatives:
+        negatives = standardise(encoder(corrupt(batch, layout.members, generator)))
+    contrast = info_nce(u, v, temperature=config.temperature, synthetic=negatives)
+    loss = config.contrast_weight * contrast + config.align_weight * alignment(u, reference)
+    return Step(loss, view, u)
+
+
+def timefreq_step(
+    encoder: TimeFrequencyEncoder,
+    batch: Tensor,
+    reference: Tensor,
+    config: TrainConfig,
+    generator: torch.Generator,
+) -> Step:
+    """Reconstruct noisy windows by both paths, contrast the paths, align what they get wrong.
+
+    The two paths are the two views: a window's time code belongs to its own frequency code, and
+    not to those of the batch's other windows. Of the sizes of changes only `noise_std` is read.
+
+    Source: seed 003, introduction; specs/90-learning.md L-41 to L-43.
+    """
+    noise = torch.randn(batch.shape, generator=generator)
+    view = batch + config.noise_std * noise
+    found = encoder.reconstruct(view)
+    u = standardise(encoder.discrepancies(encoder.windows(view), found))
+    contrast = info_nce(found.time_code, found.frequency_code, temperature=config.temperature)
+    loss = (
+        config.reconstruction_weight * found.loss(encoder.windows(batch))
+        + config.contrast_weight * contrast
+        + config.align_weight * alignment(u, reference)
+    )
+    return Step(loss, view, u)
