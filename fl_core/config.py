@@ -85,7 +85,7 @@ class ModelConfig(Settings):
     """Widths of the hidden layers, input side first; the one width of a "timefreq" encoder."""
 
     embedding_dim: int = 64
-    """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice. 5 a channel
+    """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice. 7 a channel
     of a "timefreq" encoder."""
 
     window: int = 1
