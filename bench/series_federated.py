@@ -47,7 +47,7 @@ def model_of(series: Sequence[Series], window: int = WINDOW) -> ModelConfig:
         kind="timefreq",
         window=window,
         hidden=(32,),
-        embedding_dim=5 * channels,
+        embedding_dim=7 * channels,
     )
 
 

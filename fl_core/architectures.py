@@ -31,8 +31,8 @@ __all__ = [
 ATTENTION_HEADS: Final = 4
 """Attention heads of the time-frequency transformer; its width is a multiple of it."""
 
-DISCREPANCIES: Final = 5
-"""Numbers that it embeds for each channel: residual and error of either path, and their gap."""
+DISCREPANCIES: Final = 7
+"""Numbers that it embeds for each channel: two residuals and an error of either path, a gap."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Name and shape of each tensor."""

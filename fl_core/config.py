@@ -86,7 +86,7 @@ class ModelConfig(Settings):
     "gnn" and "gat"; the one width of a "timefreq" encoder."""
 
     embedding_dim: int = 64
-    """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice. 5 a channel
+    """Coordinates k of an embedding; see specs/90-learning.md section 8 for the choice. 7 a channel
     of a "timefreq" encoder."""
 
     window: int = 1

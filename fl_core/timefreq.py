@@ -29,8 +29,11 @@ __all__ = ["Path", "Reconstruction", "Stage", "TimeFrequencyEncoder"]
 FLOOR: Final = 1e-3
 """Added to a squared error before its logarithm: errors far below the noise are all alike."""
 
-RECENT_SHARE: Final = 4
-"""Errors are means over the last W / 4 time steps: an alert shall say "now"."""
+ERROR_SHARE: Final = 2
+"""Errors are means over the last W / 2 time steps: long enough for a steady one to show."""
+
+TREND_SHARE: Final = 4
+"""Residuals are taken of the last time step, for an alert that says "now", and over W / 4 steps."""
 
 RESIDUAL_GAIN: Final = 3.0
 """Factor of the residuals, which brings their spread to that of the logarithms."""
@@ -153,7 +156,7 @@ class TimeFrequencyEncoder(Encoder):
             rows: Shape (B, W C), float32.
 
         Returns:
-            z, shape (B, 5 C), float32, not yet standardised: see `discrepancies`.
+            z, shape (B, 7 C), float32, not yet standardised: see `discrepancies`.
         """
         return self.discrepancies(self.windows(rows), self.reconstruct(rows))
 
@@ -185,18 +188,19 @@ class TimeFrequencyEncoder(Encoder):
             found: What both paths make of them.
 
         Returns:
-            Shape (B, 5 C). First the residuals of the last step times `RESIDUAL_GAIN`, by the last
-            stage: C of the time path, C of the frequency path. Then log(e + FLOOR), with e the mean
-            squared error over the last W / 4 steps and over the stages: C of the time path, C of
-            the frequency path, C between the two.
+            Shape (B, 7 C). First the residuals of the last step times `RESIDUAL_GAIN`, by the last
+            stage: C of the time path, C of the frequency path; and the same of their means over the
+            last W / 4 steps. Then log(e + FLOOR), with e the mean squared error over the last W / 2
+            steps and over the stages: C of the time path, C of the frequency path, C between both.
 
         Source: seed 003, introduction; specs/90-learning.md L-43.
         """
-        recent = slice(-max(1, self.window // RECENT_SHARE), None)
-        time = torch.stack(found.time)[:, :, recent]  # (stages, B, W / 4, C)
-        frequency = torch.stack(found.frequency)[:, :, recent]
-        x = target[:, recent]
-        errors = (time - x, frequency - x, time - frequency)  # L-43
-        means = torch.cat([each.square().mean(dim=(0, 2)) for each in errors], dim=1)  # (B, 3 C)
-        last = torch.cat([each[-1, :, -1] for each in errors[:2]], dim=1)  # (B, 2 C)
-        return torch.cat((RESIDUAL_GAIN * last, torch.log(means + FLOOR)), dim=1)
+        time, frequency = torch.stack(found.time), torch.stack(found.frequency)
+        errors = (time - target, frequency - target, time - frequency)  # L-43
+        recent = slice(-max(1, self.window // ERROR_SHARE), None)
+        means = [each[:, :, recent].square().mean(dim=(0, 2)) for each in errors]  # (B, C) each
+        trend = slice(-max(1, self.window // TREND_SHARE), None)
+        last = [each[-1, :, -1] for each in errors[:2]]
+        steady = [each[-1, :, trend].mean(dim=1) for each in errors[:2]]
+        residuals = RESIDUAL_GAIN * torch.cat((*last, *steady), dim=1)  # (B, 4 C)
+        return torch.cat((residuals, torch.log(torch.cat(means, dim=1) + FLOOR)), dim=1)

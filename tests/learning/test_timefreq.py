@@ -20,7 +20,7 @@ from fl_core.training import train_local
 
 W, C = 16, 3
 MODEL = ModelConfig(
-    input_dim=W * C, kind="timefreq", window=W, stages=2, hidden=(16,), embedding_dim=5 * C
+    input_dim=W * C, kind="timefreq", window=W, stages=2, hidden=(16,), embedding_dim=7 * C
 )
 CONFIG = TrainConfig(steps=15, batch_size=32, learning_rate=5e-3)
 START = initial_parameters(MODEL, 3)
@@ -75,14 +75,14 @@ def test_the_layout_is_that_of_the_module(window, channels, stages):
         window=window,
         stages=stages,
         hidden=(32,),
-        embedding_dim=5 * channels,
+        embedding_dim=7 * channels,
     )
     params = initial_parameters(model, 0)
     encoder = build_encoder(model, params)  # refuses another layout
     assert isinstance(encoder, TimeFrequencyEncoder)
     assert np.array_equal(ParamSpec.from_model(model).flatten(encoder), params)
     z = embed(encoder, np.zeros((5, window * channels), np.float32))
-    assert z.shape == (5, 5 * channels)
+    assert z.shape == (5, 7 * channels)
     assert np.isfinite(z).all()
     if stages == 2:
         assert len(params) < 50_000
@@ -108,8 +108,8 @@ def test_settings_that_fit_no_window_are_refused(change, match):
 
 @pytest.mark.req("L-40")
 def test_the_digest_tells_windows_stages_and_kinds_apart():
-    others = [replace(MODEL, stages=1), replace(MODEL, window=W * C // 4, embedding_dim=20)]
-    others.append(ModelConfig(input_dim=W * C, hidden=(16,), embedding_dim=15))
+    others = [replace(MODEL, stages=1), replace(MODEL, window=W * C // 4, embedding_dim=28)]
+    others.append(ModelConfig(input_dim=W * C, hidden=(16,), embedding_dim=21))
     digests = {ParamSpec.from_model(each).digest for each in [MODEL, *others]}
     assert len(digests) == 4
 
@@ -178,7 +178,7 @@ def test_each_weight_counts(name):
     def loss(weight: float) -> float:
         config = replace(CONFIG, **{name: weight})
         generator = torch.Generator().manual_seed(0)
-        layout, g = Layout.of(W * C, ()), torch.zeros(5 * C)
+        layout, g = Layout.of(W * C, ()), torch.zeros(7 * C)
         return float(local_step(encoder, batch, layout, g, config, generator).loss.detach())
 
     assert loss(2.0) - loss(1.0) == pytest.approx(loss(1.0) - loss(0.0), rel=1e-3)
@@ -204,7 +204,7 @@ def test_the_loss_falls_on_a_rhythm():
 
 
 def test_the_further_terms_reach_it():
-    reference = np.linspace(-1, 1, 5 * C).astype(np.float32)
+    reference = np.linspace(-1, 1, 7 * C).astype(np.float32)
     plain = train(reference=reference)
     for change in ({"align_weight": 0.0}, {"prox_weight": 1.0}, {"moon_weight": 1.0}):
         other = train(replace(CONFIG, **change), reference=reference, previous=START + plain.delta)
@@ -238,11 +238,13 @@ def test_the_embedding_is_the_discrepancies_of_both_paths():
     time = np.stack([each.detach().numpy() for each in found.time])
     frequency = np.stack([each.detach().numpy() for each in found.frequency])
     pairs = ((time, x), (frequency, x), (time, frequency))
-    wanted = [np.square(a - b)[..., -W // 4 :, :].mean(axis=(0, 2)) for a, b in pairs]
+    wanted = [np.square(a - b)[..., -W // 2 :, :].mean(axis=(0, 2)) for a, b in pairs]
     z = embed(encoder, TRAIN[:4].astype(np.float32))
-    last = [RESIDUAL_GAIN * (path[-1] - x)[:, -1] for path in (time, frequency)]
-    assert np.allclose(z[:, : 2 * C], np.concatenate(last, axis=1), atol=1e-4)
-    assert np.allclose(z[:, 2 * C :], np.log(np.concatenate(wanted, axis=1) + FLOOR), atol=1e-4)
+    residuals = [RESIDUAL_GAIN * (path[-1] - x) for path in (time, frequency)]
+    first = [each[:, -1] for each in residuals]
+    first += [each[:, -W // 4 :].mean(axis=1) for each in residuals]
+    assert np.allclose(z[:, : 4 * C], np.concatenate(first, axis=1), atol=1e-4)
+    assert np.allclose(z[:, 4 * C :], np.log(np.concatenate(wanted, axis=1) + FLOOR), atol=1e-4)
 
 
 def broken_rhythm() -> np.ndarray:

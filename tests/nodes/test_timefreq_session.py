@@ -49,7 +49,7 @@ def test_nodes_train_it_under_masking() -> None:
             "input_dim": W * C,
             "window": W,
             "hidden": [8],
-            "embedding_dim": 5 * C,
+            "embedding_dim": 7 * C,
         },
         train={"steps": 40, "batch_size": 32, "learning_rate": 0.005},
     )
