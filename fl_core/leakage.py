@@ -1,7 +1,7 @@
 """What embeddings give away: how well somebody who sees them can tell the site they come from.
 
 Source: seed 000 ("Contrastive Learning for Privacy Enhancements in Industrial IoT", 2026),
-mechanism 2; specs/90-learning.md section 13.
+mechanism 2; specs/90-learning.md section 13 (L-80).
 """
 
 from __future__ import annotations
