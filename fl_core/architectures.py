@@ -52,7 +52,10 @@ _MAX_NUMBERS: Final = 1 << 16  # as the widest layer of a perceptron
 
 def parameter_shapes(model: ModelConfig) -> Shapes:
     """List name and shape of every parameter in the order of the flat vector."""
-    return _SHAPES[model.kind](model)
+    shapes = _SHAPES[model.kind](model)
+    if model.sites:  # L-81
+        shapes += _linear("reader", model.embedding_dim, model.sites)
+    return shapes
 
 
 def _perceptron(model: ModelConfig) -> Shapes:

@@ -93,6 +93,10 @@ class ModelConfig(Settings):
     """Time steps W of a row that is a window of a series, oldest first: input_dim is W × channels.
     1 for rows that stand alone."""
 
+    sites: int = 0
+    """Classes of a reader that is trained to tell a node's site from its embeddings, and that the
+    encoder learns to mislead (`TrainConfig.adversary_weight`); 0 for none."""
+
     stages: int = 2
     """Stages of each path of a "timefreq" encoder, each with a reconstruction of its own."""
 
@@ -105,6 +109,7 @@ class ModelConfig(Settings):
         check_integer("ModelConfig", "embedding_dim", self.embedding_dim, low=2, high=MAX_DIM)
         check_integers("ModelConfig", "hidden", self.hidden, at_most=MAX_LAYERS, high=MAX_DIM)
         check_integer("ModelConfig", "window", self.window, low=1, high=self.input_dim)
+        check_integer("ModelConfig", "sites", self.sites, low=0, high=MAX_DIM)
         check_integer("ModelConfig", "stages", self.stages, low=1, high=MAX_LAYERS)
         if self.input_dim % self.window:
             raise ModelError(
@@ -167,6 +172,10 @@ class TrainConfig(Settings):
 
     dynamic_weights: bool = True
     """Whether a node weighs its update by its consistency with the reference; otherwise by 1."""
+
+    adversary_weight: float = 0.0
+    """Factor of the reader's loss, which the encoder raises and the reader lowers; needs
+    `ModelConfig.sites`. 0 switches it off."""
 
     prox_weight: float = 0.0
     """mu of FedProx: half of it times the squared way from the round's parameters is added to the
@@ -256,7 +265,13 @@ class TrainConfig(Settings):
         for name in ("window_drop_rate", "swap_rate", "mix_rate"):
             check_number(own, name, getattr(self, name), low=0.0, high=0.95)
         check_number(own, "jitter_std", self.jitter_std, low=0.0, high=10.0)
-        for name in ("contrast_weight", "prox_weight", "moon_weight", "reconstruction_weight"):
+        for name in (
+            "contrast_weight",
+            "adversary_weight",
+            "prox_weight",
+            "moon_weight",
+            "reconstruction_weight",
+        ):
             check_number(own, name, getattr(self, name), low=0.0, high=1e3)
         check_flag(own, "synthetic_negatives", self.synthetic_negatives)
         check_flag(own, "dynamic_weights", self.dynamic_weights)

@@ -37,7 +37,7 @@ from fl_core.evaluation import round_seed
 from fl_core.federated import train_federated
 from fl_core.normalise import Normaliser
 from fl_core.parameters import ParamSpec, initial_parameters
-from fl_core.scoring import EmbeddingStatistics
+from fl_core.scoring import EmbeddingStatistics, standardised
 
 __all__ = [
     "ABLATIONS",
@@ -59,6 +59,7 @@ TrainEncoder = Callable[[Rows, int], tuple[NDArray[np.float32], float]]
 
 PROX_WEIGHT: Final = 0.01
 MOON_WEIGHT: Final = 1.0
+ADVERSARY_WEIGHT: Final = 1.0
 """Of the published ranges (0.001 to 1, and 0.1 to 10) the values that their authors use most."""
 
 ABLATIONS: Final[dict[str, Mapping[str, Any]]] = {
@@ -88,6 +89,9 @@ class Fitted:
 
     traffic: float | None = None
     """Bytes that a node sends a round; None for what sends nothing."""
+
+    embed: Callable[[int, ArrayLike], NDArray[np.float64]] | None = None
+    """Index of a training device and raw rows of it to their standardised embeddings."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,12 @@ def encoders(*, rounds: int, ablations: bool = False) -> tuple[Contender, ...]:
         found.append(encoder_contender(title, "mlp", _federated(config, rounds)))
     found.append(encoder_contender("ours", "mlp", _federated(TrainConfig(), rounds)))
     if ablations:
+        misled = replace(TrainConfig(), adversary_weight=ADVERSARY_WEIGHT)
+        found.append(
+            encoder_contender(
+                "ours, misleading a reader", "mlp", _federated(misled, rounds), reader=True
+            )
+        )
         found += [
             encoder_contender(name, "mlp", _federated(replace(TrainConfig(), **other), rounds))
             for name, other in ABLATIONS.items()
@@ -163,7 +173,12 @@ _Train = Callable[[Rows, ModelConfig, int], tuple[NDArray[np.float32], float | N
 
 
 def encoder_contender(
-    name: str, kind: str, train: _Train, *, retrain: tuple[TrainConfig, int] | None = None
+    name: str,
+    kind: str,
+    train: _Train,
+    *,
+    retrain: tuple[TrainConfig, int] | None = None,
+    reader: bool = False,
 ) -> Contender:
     """Return a contender of one encoder for all devices, with a head for each.
 
@@ -172,11 +187,17 @@ def encoder_contender(
         kind: Of the encoder, one of `fl_core.config.ENCODER_KINDS`.
         train: Rows, architecture and seed to parameters, and bytes that a node sends a round.
         retrain: Settings and rounds by which each device goes on alone, with nothing sent.
+        reader: Whether the model has a reader with one class a device.
     """
 
     def fit(rows: Rows, seed: int) -> Fitted:
-        model = ModelConfig(rows[0][0].shape[1], kind=kind)
+        sites = len(rows) if reader else 0
+        model = ModelConfig(rows[0][0].shape[1], kind=kind, sites=sites)
         theta, traffic = train(rows, model, seed)
+
+        def embed_own(index: int, values: ArrayLike) -> NDArray[np.float64]:
+            normaliser = Normaliser.fit(rows[index][0])
+            return standardised(embed(build_encoder(model, theta), normaliser.apply(values)))
 
         def own(train_rows: NDArray[np.float64], held: NDArray[np.float64]) -> ScoreFunction:
             if retrain is None:
@@ -190,6 +211,7 @@ def encoder_contender(
             lambda index: own(*rows[index]),
             lambda some: own(np.asarray(some), np.asarray(some)),
             traffic,
+            None if retrain else embed_own,
         )
 
     return Contender(name, fit)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fl_core.contenders import Contender, Rows
+from fl_core.contenders import Contender, Fitted, Rows
 from fl_core.data.dataset import DeviceData
 from fl_core.detector import DEFAULT_MAX_FPR
 from fl_core.errors import DataError
+from fl_core.leakage import site_leakage
 from fl_core.metrics import DetectionQuality, fpr_at_tpr, quality
 from fl_core.scoring import benign_threshold
 
@@ -40,6 +41,7 @@ COLUMNS: Mapping[str, str] = {
     "fpr": "FPR",
     "fpr_at_tpr_999": "FPR at TPR 0.999",
     "left_out": "the same, device left out",
+    "leakage": "site told from embedding",
 }
 """Key of a mean over devices to its title. Accuracy, F1, recall and FPR are at the threshold."""
 
@@ -60,9 +62,13 @@ class Result:
     """Device to the FPR at TPR 0.999 when the others alone were trained on; empty if not asked."""
     traffic: float | None
     """Bytes that a node sent a round."""
+    leakage: float = math.nan
+    """How often a reader of embeddings names the site; not a number without embeddings."""
 
     def mean(self, column: str) -> float:
         """Return a column's mean over devices; not a number if it was not measured."""
+        if column == "leakage":
+            return self.leakage
         if column == "left_out":
             return float(np.mean(list(self.left_out.values()))) if self.left_out else math.nan
         if column == "accuracy":
@@ -183,7 +189,16 @@ def _measure(
         others = [*devices[:index], *devices[index + 1 :]]  # L-72
         score = contender.fit(_rows(others), seed).unseen(device.validation)
         strangers[device.device] = fpr_at_tpr(score(device.test_benign), score(device.test_attack))
-    return Result(contender.name, seed, known, strangers, fitted.traffic)
+    return Result(
+        contender.name, seed, known, strangers, fitted.traffic, _leakage(fitted, devices, seed)
+    )
+
+
+def _leakage(fitted: Fitted, devices: Sequence[DeviceData], seed: int) -> float:
+    if fitted.embed is None or len(devices) < 2:
+        return math.nan
+    held = [fitted.embed(index, device.validation) for index, device in enumerate(devices)]
+    return site_leakage(held, seed=seed).accuracy if min(map(len, held)) > 3 else math.nan
 
 
 def _rows(devices: Sequence[DeviceData]) -> Rows:

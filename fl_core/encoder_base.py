@@ -22,6 +22,9 @@ class Encoder(nn.Module):
     embedding_dim: int
     """k, coordinates of an embedding."""
 
+    reader: nn.Linear
+    """Where the model has sites: guesses the site from a standardised embedding."""
+
     rows_at_once: ClassVar[int] = 8192
     """Rows embedded at once: bounds memory at a few MB whatever the input."""
 

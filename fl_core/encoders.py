@@ -86,6 +86,8 @@ def _bare_encoder(model: ModelConfig) -> Encoder:
     """Make an encoder whose parameters are unset, without touching torch's global generator."""
     with torch.device("meta"):
         encoder = _ENCODERS[model.kind](model)
+        if model.sites:  # L-81: after all others, as in the layout
+            encoder.reader = nn.Linear(model.embedding_dim, model.sites)
     return encoder.to_empty(device="cpu")
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "evaluate_device",
     "mean_quality",
     "round_seed",
+    "site_number",
 ]
 
 METHODS: Final = ("federated", "local", "random")
@@ -79,6 +80,15 @@ def round_seed(seed: int, round_: int, node: str, purpose: str) -> int:
     """Derive a training seed from run seed, round, node and purpose: 63 bits, no two alike."""
     text = f"fl_core/seed/v1\0{seed}\0{round_}\0{node}\0{purpose}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+def site_number(node: str) -> int:
+    """Return a number for a node's site, from its name alone: 63 bits, the same in every round.
+
+    Modulo the sites of a model two nodes may share a number; the reader then tells groups of them.
+    """
+    digest = hashlib.sha256(f"fl_core/site/v1\0{node}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def evaluate_device(

@@ -75,6 +75,7 @@ def train_federated(
                 config=config,
                 seed=round_seed(seed, number, str(device), "train"),
                 previous=last[device],
+                site=device,
             )
             for device, (train, validation) in enumerate(rows)
         ]

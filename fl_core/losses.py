@@ -8,10 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["alignment", "info_nce", "model_contrast", "proximity", "record_info_nce"]
+__all__ = [
+    "alignment",
+    "info_nce",
+    "model_contrast",
+    "proximity",
+    "reader_loss",
+    "record_info_nce",
+]
 
 
 def info_nce(
@@ -112,3 +119,23 @@ def proximity(parameters: Iterable[Tensor], anchors: Iterable[Tensor]) -> Tensor
     """
     pairs = zip(parameters, anchors, strict=True)
     return torch.stack([(here - there).square().sum() for here, there in pairs]).sum() / 2
+
+
+def reader_loss(z: Tensor, reader: nn.Linear, site: int) -> Tensor:
+    """Cross-entropy of a reader's guess of the site; its gradient reaches the embeddings reversed.
+
+    So one step makes the reader better and the embeddings harder to read.
+
+    Args:
+        z: Standardised embeddings of one site, shape (B, k).
+        reader: k to sites.
+        site: Number of the site, below the reader's outputs.
+
+    Returns:
+        Scalar.
+
+    Source: Ganin and Lempitsky 2015 (gradient reversal); seed 000, mechanism 2.
+    """
+    reversed_ = 2 * z.detach() - z  # the value of z, and minus its gradient
+    sites = torch.full((len(z),), site, dtype=torch.int64)
+    return functional.cross_entropy(reader(reversed_), sites)

@@ -18,7 +18,7 @@ from fl_core.augment import Layout
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.encoders import Encoder, build_encoder, embed, standardise
 from fl_core.errors import DataError, ModelError
-from fl_core.losses import model_contrast, proximity
+from fl_core.losses import model_contrast, proximity, reader_loss
 from fl_core.normalise import Normaliser, checked_rows
 from fl_core.objectives import local_step
 from fl_core.parameters import ParamSpec, checked_vector
@@ -88,6 +88,7 @@ def train_local(
     config: TrainConfig,
     seed: int,
     previous: ArrayLike | None = None,
+    site: int = 0,
     bank: PublicBank | None = None,
     secret: SecretBytes | None = None,
     noise: Noise | None = None,
@@ -108,6 +109,7 @@ def train_local(
         seed: Derived by the caller from run, round, node and purpose; non-negative.
         previous: This node's parameters after its training of the round before, for MOON; None in
             its first round, which then has no such term.
+        site: Number of this node's site, for a model with sites; taken modulo their number.
         bank: Public rows; needed under `config.private` only, as the next two.
         secret: Secret uniform bytes.
         noise: Exact sampler of integer noise.
@@ -153,7 +155,13 @@ def train_local(
         last = checked_vector(previous, spec.dim, "this node's last parameters")
         anchors = (build_encoder(model, before), build_encoder(model, last))
     loss = _fit(
-        encoder, torch.from_numpy(rows), torch.from_numpy(g), anchors, config=config, seed=seed
+        encoder,
+        torch.from_numpy(rows),
+        torch.from_numpy(g),
+        anchors,
+        site=site % model.sites if model.sites and config.adversary_weight else None,
+        config=config,
+        seed=seed,
     )
     after = spec.flatten(encoder)
     if not np.isfinite(after).all():
@@ -178,6 +186,11 @@ def check_objective(model: ModelConfig, config: TrainConfig) -> None:
             "contrast_weight and align_weight are both 0: there is nothing to train",
             hint="set one of them above 0",
         )
+    if config.adversary_weight and not model.sites:
+        raise ModelError(  # L-81
+            "adversary_weight is set, and the model has no sites to tell apart",
+            hint="set sites in [model], or adversary_weight to 0",
+        )
 
 
 _LOWER_RATE = "lower TrainConfig.learning_rate"
@@ -189,6 +202,7 @@ def _fit(
     reference: Tensor,
     anchors: tuple[Encoder, Encoder] | None,
     *,
+    site: int | None,
     config: TrainConfig,
     seed: int,
 ) -> float:
@@ -202,6 +216,9 @@ def _fit(
         batch = rows[torch.randint(len(rows), (config.batch_size,), generator=generator)]
         taken = local_step(encoder, batch, layout, reference, config, generator)
         loss = taken.loss
+        if site is not None:  # L-81
+            guess = reader_loss(taken.embedding, encoder.reader, site)
+            loss = loss + config.adversary_weight * guess
         if config.prox_weight:  # L-51
             loss = loss + config.prox_weight * proximity(encoder.parameters(), start)
         if anchors is not None:  # L-52

@@ -19,7 +19,7 @@ from fl_core.data.series import window_layout
 from fl_core.data.sources import list_devices, load_device
 from fl_core.detector import Detector
 from fl_core.errors import DataError, ModelError
-from fl_core.evaluation import evaluate, evaluate_device, round_seed
+from fl_core.evaluation import evaluate, evaluate_device, round_seed, site_number
 from fl_core.parameters import initial_parameters
 from fl_core.public_bank import PublicBank
 from fl_core.training import LocalUpdate, check_objective, train_local
@@ -160,6 +160,7 @@ class Learner:
             config=settings.train,
             seed=round_seed(settings.seed, round_id, self._node_id, "train"),
             previous=self._previous(training),
+            site=site_number(self._node_id),
             bank=self._bank(settings.train),
             secret=os.urandom,
             noise=exact_noise,

@@ -173,7 +173,8 @@ def sharded_training(
 
     def train(node: NodeId, request: TrainRequested) -> LocalUpdate:
         settings = parse_training(request.offer.training)
-        rows, held_out = shards[int(node.rsplit("-", 1)[1])]
+        number = int(node.rsplit("-", 1)[1])
+        rows, held_out = shards[number]
         return train_local(
             request.params,
             request.reference,
@@ -182,6 +183,7 @@ def sharded_training(
             model=settings.model,
             config=settings.train,
             seed=round_seed(settings.seed, request.offer.round_id, node, "train"),
+            site=number,
             bank=bank if settings.train.private else None,
             secret=os.urandom,
             noise=exact_noise,

@@ -219,6 +219,7 @@ def _facts(settings: dict[str, Any], results: Sequence[Result]) -> dict[str, Any
                 "method": result.name,
                 "seed": result.seed,
                 "traffic": result.traffic,
+                "leakage": None if math.isnan(result.leakage) else result.leakage,
                 "devices": {name: each.to_dict() for name, each in result.devices.items()},
                 "left_out": {
                     name: None if math.isnan(value) else value

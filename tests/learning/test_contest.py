@@ -189,7 +189,7 @@ def test_the_table_says_mean_and_range_over_seeds(devices: list[DeviceData]) -> 
     other = replace(first, seed=1, left_out={"device-0": 0.25})
     text = markdown([replace(first, left_out={"device-0": 0.75}), other])
     assert "| spy |" in text
-    assert "0.5000 (0.2500–0.7500) | 0.001 |" in text  # MB a round last
+    assert "0.5000 (0.2500–0.7500) | – | 0.001 |" in text  # MB a round last
     assert text.splitlines()[0].count("|") == len(COLUMNS) + 3
     assert str(Spread(math.nan, math.nan, math.nan)) == "–"
 
