@@ -52,6 +52,11 @@ _TITLES: Final = {"masking": "ours, under masking", "ckks": "ours, under ckks"}
     metavar="PATTERN",
     help="Methods to run, by name: 'ours*'. All by default.",
 )
+@click.option(
+    "--planted",
+    is_flag=True,
+    help="To choose settings by: validation rows and planted anomalies in place of test rows.",
+)
 @click.option("--ablations", is_flag=True, help="Also ours with one part changed at a time.")
 @click.option(
     "--left-out/--no-left-out",
@@ -68,6 +73,7 @@ def command(
     every: int,
     max_fpr: float,
     only: tuple[str, ...],
+    planted: bool,
     ablations: bool,
     left_out: bool,
     out: Path | None,
@@ -84,10 +90,12 @@ def command(
       secagg bench detection --only 'ours*' --only 'PCA*' --no-left-out
       secagg bench detection --data nbaiot.npz --drop 'HH_jit_*'
       secagg bench detection --data nbaiot.npz --every 10 --no-left-out
+      secagg bench detection --data nbaiot.npz --planted --ablations --only 'ours*'
     """  # noqa: D301 - click reads the escape
     from fl_core.contest import compare, markdown, thin_out
     from fl_core.data.dataset import DeviceData, drop_columns
     from fl_core.data.sources import list_devices, load_device
+    from fl_core.planted import plant
     from nodes.learner import use_one_thread
 
     use_one_thread()
@@ -99,7 +107,9 @@ def command(
         devices = [load_device(data, name, seed=seed) for name in list_devices(data)]
         if drop:
             devices = [drop_columns(device, drop) for device in devices]
-        return [thin_out(device, every) for device in devices] if every > 1 else devices
+        if every > 1:
+            devices = [thin_out(device, every) for device in devices]
+        return plant(devices, seed=seed) if planted else devices
 
     results: list[Result] = []
     with _progress(as_json) as progress:
@@ -113,6 +123,7 @@ def command(
         "seeds": seeds,
         "rounds": rounds,
         "every": every,
+        "planted": planted,
         "max_fpr": max_fpr,
     }
     text = f"{_caption(settings)}\n\n{markdown(results)}\n\n{_rates(results, max_fpr)}\n"
@@ -184,9 +195,10 @@ def _progress(silent: bool) -> Progress:
 def _caption(settings: dict[str, Any]) -> str:
     without = f" without {', '.join(settings['drop'])}" if settings["drop"] else ""
     rows = f", one training row in {settings['every']}" if settings["every"] > 1 else ""
+    planted = ", planted anomalies" if settings["planted"] else ""
     return (
-        f"{settings['data']}{without}{rows}: mean over devices, {settings['seeds']} seeds (range), "
-        f"{settings['rounds']} rounds, thresholds for {settings['max_fpr']:g}"
+        f"{settings['data']}{without}{rows}{planted}: mean over devices, "
+        f"{settings['seeds']} seeds (range), {settings['rounds']} rounds, thresholds for {settings['max_fpr']:g}"
     )
 
 
