@@ -213,6 +213,10 @@ class TrainConfig(Settings):
     synthetic_negatives: bool = False
     """Also push the rows away from corrupted rows (specs/90-learning.md section 4)."""
 
+    public_negatives: int = 0
+    """Public rows (`fl_core.public_bank`) a step that the batch is pushed away from as well. A node
+    with little data then sees other devices' rows, and no row travels."""
+
     blocks: tuple[int, ...] = ()
     """Lengths of runs of columns that belong to one stream and window; () takes the known layout
     of 115 or 100 traffic columns, and otherwise every column alone."""
@@ -273,6 +277,7 @@ class TrainConfig(Settings):
             "reconstruction_weight",
         ):
             check_number(own, name, getattr(self, name), low=0.0, high=1e3)
+        check_integer(own, "public_negatives", self.public_negatives, low=0, high=MAX_BATCH)
         check_flag(own, "synthetic_negatives", self.synthetic_negatives)
         check_flag(own, "dynamic_weights", self.dynamic_weights)
         check_integers(own, "blocks", self.blocks, at_most=MAX_DIM, high=MAX_DIM)

@@ -37,6 +37,7 @@ from fl_core.evaluation import round_seed
 from fl_core.federated import train_federated
 from fl_core.normalise import Normaliser
 from fl_core.parameters import ParamSpec, initial_parameters
+from fl_core.public_bank import PublicBank
 from fl_core.scoring import EmbeddingStatistics, standardised
 
 __all__ = [
@@ -60,6 +61,7 @@ TrainEncoder = Callable[[Rows, int], tuple[NDArray[np.float32], float]]
 PROX_WEIGHT: Final = 0.01
 MOON_WEIGHT: Final = 1.0
 ADVERSARY_WEIGHT: Final = 1.0
+PUBLIC_NEGATIVES: Final = 128
 """Of the published ranges (0.001 to 1, and 0.1 to 10) the values that their authors use most."""
 
 ABLATIONS: Final[dict[str, Mapping[str, Any]]] = {
@@ -134,12 +136,15 @@ def baselines() -> tuple[Contender, ...]:
     )
 
 
-def encoders(*, rounds: int, ablations: bool = False) -> tuple[Contender, ...]:
+def encoders(
+    *, rounds: int, ablations: bool = False, bank: PublicBank | None = None
+) -> tuple[Contender, ...]:
     """Return the methods that train an encoder, ours last; training is in the clear.
 
     Args:
         rounds: Of every federation; who trains on pooled rows takes as many steps in all.
         ablations: Also return `ABLATIONS`.
+        bank: Public rows with the devices' columns; without, nothing has them as negatives.
     """
     plain = TrainConfig(align_weight=0.0, dynamic_weights=False)
     found = [
@@ -162,6 +167,13 @@ def encoders(*, rounds: int, ablations: bool = False) -> tuple[Contender, ...]:
                 "ours, misleading a reader", "mlp", _federated(misled, rounds), reader=True
             )
         )
+        if bank is not None:
+            wider = replace(TrainConfig(), public_negatives=PUBLIC_NEGATIVES)
+            found.append(
+                encoder_contender(
+                    "ours, public rows as negatives", "mlp", _federated(wider, rounds, bank)
+                )
+            )
         found += [
             encoder_contender(name, "mlp", _federated(replace(TrainConfig(), **other), rounds))
             for name, other in ABLATIONS.items()
@@ -274,11 +286,13 @@ def _central(rounds: int) -> _Train:
     return train
 
 
-def _federated(config: TrainConfig, rounds: int) -> _Train:
+def _federated(config: TrainConfig, rounds: int, bank: PublicBank | None = None) -> _Train:
     def train(
         rows: Rows, model: ModelConfig, seed: int
     ) -> tuple[NDArray[np.float32], float | None]:
-        theta = train_federated(rows, model=model, config=config, rounds=rounds, seed=seed)
+        theta = train_federated(
+            rows, model=model, config=config, rounds=rounds, seed=seed, bank=bank
+        )
         return theta, 4.0 * ParamSpec.from_model(model).dim
 
     return train

@@ -16,6 +16,7 @@ from fl_core.config import ModelConfig, TrainConfig
 from fl_core.errors import DataError
 from fl_core.evaluation import round_seed
 from fl_core.parameters import initial_parameters
+from fl_core.public_bank import PublicBank
 from fl_core.server_opt import (
     ServerOptConfig,
     ServerState,
@@ -38,6 +39,7 @@ def train_federated(
     rounds: int,
     seed: int,
     server: ServerOptConfig = _FEDAVG,
+    bank: PublicBank | None = None,
 ) -> NDArray[np.float32]:
     """Train all devices for some rounds, each on its own rows.
 
@@ -48,6 +50,7 @@ def train_federated(
         rounds: Rounds; 0 gives the first parameters.
         seed: Run seed: of the first parameters and, with round and device, of every training.
         server: How the mean update is applied.
+        bank: Public rows, for `config.public_negatives`.
 
     Returns:
         Parameters after the last round, shape (dim,), float32; equal arguments give equal values.
@@ -76,6 +79,7 @@ def train_federated(
                 seed=round_seed(seed, number, str(device), "train"),
                 previous=last[device],
                 site=device,
+                bank=bank,
             )
             for device, (train, validation) in enumerate(rows)
         ]

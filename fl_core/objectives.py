@@ -37,6 +37,7 @@ def local_step(
     reference: Tensor,
     config: TrainConfig,
     generator: torch.Generator,
+    public: Tensor | None = None,
 ) -> Step:
     """Return the loss of a batch under the encoder's own objective.
 
@@ -47,10 +48,12 @@ def local_step(
         reference: g, shape (k,).
         config: Weights, temperature and sizes of the views' changes.
         generator: Of every draw.
+        public: Normalised public rows, shape (n, d), of which some are negatives; rows that stand
+            alone only.
     """
     if isinstance(encoder, TimeFrequencyEncoder):
         return timefreq_step(encoder, batch, reference, config, generator)
-    return row_step(encoder, batch, layout, reference, config, generator)
+    return row_step(encoder, batch, layout, reference, config, generator, public)
 
 
 def row_step(
@@ -60,6 +63,7 @@ def row_step(
     reference: Tensor,
     config: TrainConfig,
     generator: torch.Generator,
+    public: Tensor | None = None,
 ) -> Step:
     """Contrast two views of every row with those of the others, and align one to the reference.
 
@@ -68,9 +72,12 @@ def row_step(
     view = make_view(batch, layout, config, generator)
     u = standardise(encoder(view))
     v = standardise(encoder(make_view(batch, layout, config, generator)))
-    negatives = None
-    if config.synthetic_negatives:
-        negatives = standardise(encoder(corrupt(batch, layout.members, generator)))
+    others = [corrupt(batch, layout.members, generator)] if config.synthetic_negatives else []
+    if public is not None:  # L-57
+        others.append(
+            public[torch.randint(len(public), (config.public_negatives,), generator=generator)]
+        )
+    negatives = standardise(encoder(torch.cat(others))) if others else None
     contrast = info_nce(u, v, temperature=config.temperature, synthetic=negatives)
     loss = config.contrast_weight * contrast + config.align_weight * alignment(u, reference)
     return Step(loss, view, u)

@@ -131,7 +131,10 @@ class PublicBank:
 
     def normalised(self) -> NDArray[np.float32]:
         """Return the rows as the encoder sees them, shape (n, d), in [-CLIP, CLIP]."""
-        normaliser = self.normaliser
+        return self.under(self.normaliser)
+
+    def under(self, normaliser: Normaliser) -> NDArray[np.float32]:
+        """Return the rows under another normaliser, shape (n, d), in [-CLIP, CLIP]."""
         scaled = (self.logs / _GRID - normaliser.location) / normaliser.scale
         return np.asarray(np.clip(scaled, -CLIP, CLIP), dtype=np.float32)
 

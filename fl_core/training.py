@@ -110,8 +110,8 @@ def train_local(
         previous: This node's parameters after its training of the round before, for MOON; None in
             its first round, which then has no such term.
         site: Number of this node's site, for a model with sites; taken modulo their number.
-        bank: Public rows; needed under `config.private` only, as the next two.
-        secret: Secret uniform bytes.
+        bank: Public rows; needed under `config.private`, and for `config.public_negatives`.
+        secret: Secret uniform bytes; needed under `config.private` only, as the next.
         noise: Exact sampler of integer noise.
 
     Returns:
@@ -150,6 +150,7 @@ def train_local(
             hint=f"give the node at least {MIN_TRAIN_ROWS} training rows and 1 validation row",
         )
     encoder = build_encoder(model, before)
+    public = _public_rows(bank, normaliser, config) if config.public_negatives else None
     anchors = None
     if config.moon_weight and previous is not None:
         last = checked_vector(previous, spec.dim, "this node's last parameters")
@@ -159,6 +160,7 @@ def train_local(
         torch.from_numpy(rows),
         torch.from_numpy(g),
         anchors,
+        public,
         site=site % model.sites if model.sites and config.adversary_weight else None,
         config=config,
         seed=seed,
@@ -193,6 +195,21 @@ def check_objective(model: ModelConfig, config: TrainConfig) -> None:
         )
 
 
+def _public_rows(bank: PublicBank | None, normaliser: Normaliser, config: TrainConfig) -> Tensor:
+    """Return the public rows as this node's encoder sees them, shape (n, d).
+
+    Raises:
+        ModelError: there are none, others than the settings name, or they have other columns.
+    """
+    if bank is None:
+        raise ModelError(
+            "public_negatives is set, and there are no public rows",
+            hint="give the node public rows ([data] public), or set public_negatives to 0",
+        )
+    bank.check(len(normaliser.location), config.bank_digest or bank.digest)
+    return torch.from_numpy(bank.under(normaliser))
+
+
 _LOWER_RATE = "lower TrainConfig.learning_rate"
 
 
@@ -201,6 +218,7 @@ def _fit(
     rows: Tensor,
     reference: Tensor,
     anchors: tuple[Encoder, Encoder] | None,
+    public: Tensor | None,
     *,
     site: int | None,
     config: TrainConfig,
@@ -214,7 +232,7 @@ def _fit(
     total = 0.0
     for step in range(config.steps):
         batch = rows[torch.randint(len(rows), (config.batch_size,), generator=generator)]
-        taken = local_step(encoder, batch, layout, reference, config, generator)
+        taken = local_step(encoder, batch, layout, reference, config, generator, public)
         loss = taken.loss
         if site is not None:  # L-81
             guess = reader_loss(taken.embedding, encoder.reader, site)

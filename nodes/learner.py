@@ -181,11 +181,11 @@ class Learner:
         Raises:
             ModelError: there are none with this node's columns, or they are others.
         """
-        if not train.private:
+        if not (train.private or train.public_negatives):
             return None
         names = self.data.feature_names
         bank = self._public or PublicBank.builtin(names)
-        bank.check(len(names), train.bank_digest)
+        bank.check(len(names), train.bank_digest or bank.digest)
         return bank
 
     def finish(self, training: bytes, params: NDArray[np.float32], rounds: int) -> Finished:
@@ -198,7 +198,7 @@ class Learner:
         settings, data = parse_training(training), self.data
         self._check_width(settings.model)
         bank = self._bank(settings.train)
-        normaliser = bank.normaliser if bank else None
+        normaliser = bank.normaliser if bank and settings.train.private else None
         detector = Detector.fit_head(
             params,
             settings.model,

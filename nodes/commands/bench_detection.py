@@ -21,6 +21,7 @@ from secagg.schemes import SCHEMES
 if TYPE_CHECKING:
     from fl_core.contenders import Contender
     from fl_core.contest import Result
+    from fl_core.public_bank import PublicBank
 
 __all__ = ["command"]
 
@@ -99,7 +100,9 @@ def command(
     from nodes.learner import use_one_thread
 
     use_one_thread()
-    chosen = _chosen(rounds, only, ablations=ablations)
+    first, *_ = list_devices(data, limit=1)
+    columns = drop_columns(load_device(data, first), drop) if drop else load_device(data, first)
+    chosen = _chosen(rounds, only, columns.feature_names, ablations=ablations)
     if out:
         out.touch()  # a file that cannot be written is better known before hours of training
 
@@ -133,10 +136,15 @@ def command(
     click.echo(json.dumps(_facts(settings, results), indent=2) if as_json else text)
 
 
-def _chosen(rounds: int, only: Sequence[str], *, ablations: bool) -> list[Contender]:
+def _chosen(
+    rounds: int, only: Sequence[str], columns: Sequence[str], *, ablations: bool
+) -> list[Contender]:
     from fl_core.contenders import baselines, encoders
 
-    known = [*baselines(), *encoders(rounds=rounds, ablations=ablations), *_protected(rounds)]
+    trained = encoders(
+        rounds=rounds, ablations=ablations, bank=_bank(columns) if ablations else None
+    )
+    known = [*baselines(), *trained, *_protected(rounds)]
     chosen = [
         each
         for each in known
@@ -148,6 +156,17 @@ def _chosen(rounds: int, only: Sequence[str], *, ablations: bool) -> list[Conten
             hint=f"there are: {'; '.join(each.name for each in known)}",
         )
     return chosen
+
+
+def _bank(columns: Sequence[str]) -> PublicBank | None:
+    """Return the built-in public rows, where they have these columns."""
+    from fl_core.errors import ModelError
+    from fl_core.public_bank import PublicBank
+
+    try:
+        return PublicBank.builtin(columns)
+    except ModelError:
+        return None
 
 
 def _protected(rounds: int) -> list[Contender]:
@@ -196,9 +215,10 @@ def _caption(settings: dict[str, Any]) -> str:
     without = f" without {', '.join(settings['drop'])}" if settings["drop"] else ""
     rows = f", one training row in {settings['every']}" if settings["every"] > 1 else ""
     planted = ", planted anomalies" if settings["planted"] else ""
+    means = f"mean over devices, {settings['seeds']} seeds (range), {settings['rounds']} rounds"
     return (
-        f"{settings['data']}{without}{rows}{planted}: mean over devices, "
-        f"{settings['seeds']} seeds (range), {settings['rounds']} rounds, thresholds for {settings['max_fpr']:g}"
+        f"{settings['data']}{without}{rows}{planted}: {means}, "
+        f"thresholds for {settings['max_fpr']:g}"
     )
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,9 @@ from fl_core.encoders import build_encoder, embed, standardise
 from fl_core.errors import DataError, ModelError
 from fl_core.normalise import Normaliser
 from fl_core.parameters import ParamSpec, initial_parameters
+from fl_core.public_bank import PublicBank
 from fl_core.training import train_local
+from tests.learning.conftest import WIDTH, make_rows
 
 
 @pytest.fixture(scope="module")
@@ -236,3 +240,34 @@ def test_nothing_to_train_is_refused(start, devices, model):
     reference = np.linspace(-1, 1, model.embedding_dim)
     for off in ("contrast_weight", "align_weight"):
         assert prepared((start[0], reference), devices[0], model, **{off: 0.0}).delta.any()
+
+
+@pytest.mark.req("L-57")
+def test_public_rows_are_negatives_under_the_nodes_own_statistics() -> None:
+    rows = make_rows(0)
+    model = ModelConfig(WIDTH, hidden=(16,), embedding_dim=8)
+    bank = PublicBank.from_rows(rows.feature_names, make_rows(5).train)
+
+    def update(config: TrainConfig, bank: PublicBank | None):
+        return train_local(
+            initial_parameters(model, 0),
+            np.zeros(8, np.float32),
+            rows.train,
+            rows.validation,
+            model=model,
+            config=config,
+            seed=1,
+            bank=bank,
+        )
+
+    plain = TrainConfig(steps=5, batch_size=16)
+    wider = replace(plain, public_negatives=32)
+    assert np.array_equal(update(plain, bank).delta, update(plain, None).delta)
+    assert update(wider, bank).loss > update(plain, None).loss  # more to be told from
+    own = bank.under(Normaliser.fit(rows.train))
+    public = Normaliser.fit(rows.train).apply(make_rows(5).train)
+    assert np.allclose(own, public, atol=1e-2)  # the bank's grid, in units of a narrow column
+    with pytest.raises(ModelError, match="there are no public rows"):
+        update(wider, None)
+    with pytest.raises(ModelError, match="digest"):
+        update(replace(wider, bank_digest="0" * 64), bank)
