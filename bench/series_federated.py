@@ -23,10 +23,9 @@ from fl_core.config import ModelConfig, TrainConfig
 from fl_core.data.series import Series, split_windows, step_windows, window_columns
 from fl_core.data.series_files import list_series, load_series
 from fl_core.detector import Detector
-from fl_core.evaluation import round_seed
+from fl_core.federated import train_federated
 from fl_core.parameters import initial_parameters
 from fl_core.series_metrics import series_quality
-from fl_core.training import train_local
 
 __all__ = ["main", "measure", "train"]
 
@@ -56,26 +55,7 @@ def train(
 ) -> NDArray[np.float32]:
     """Return the parameters after all rounds, shape (dim,)."""
     parts = [split_windows(each, model.window) for each in series]
-    theta = initial_parameters(model, seed)
-    reference = np.zeros(model.embedding_dim, np.float32)
-    for number in range(ROUNDS):
-        found = [
-            train_local(
-                theta,
-                reference,
-                own,
-                held,
-                model=model,
-                config=config,
-                seed=round_seed(seed, number, str(node), "open"),
-            )
-            for node, (own, held) in enumerate(parts)
-        ]
-        weights = np.array([each.weight for each in found])
-        mean = np.average([each.delta for each in found], axis=0, weights=weights)
-        centre = np.average([each.centroid for each in found], axis=0, weights=weights)
-        theta, reference = (theta + mean).astype(np.float32), centre.astype(np.float32)
-    return theta
+    return train_federated(parts, model=model, config=config, rounds=ROUNDS, seed=seed)
 
 
 def measure(
@@ -103,6 +83,7 @@ def _load(folder: str) -> tuple[Series, ...]:
 
 
 def main() -> None:
+    """Train, measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.series_federated")
     parser.add_argument("--skab", help="folder of SKAB")
     parser.add_argument("--asd", help="folder of ASD")
