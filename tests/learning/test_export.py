@@ -99,6 +99,28 @@ def test_the_default_model_agrees_too(devices, tmp_path):
     assert seen.size < 1_000_000
 
 
+@pytest.mark.req("L-60")
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelConfig(12, kind="cnn", hidden=(8,), embedding_dim=4),
+        ModelConfig(12, kind="gnn", hidden=(8,), embedding_dim=4),
+        ModelConfig(12, kind="gat", hidden=(8,), embedding_dim=4),
+        ModelConfig(12, hidden=(8,), embedding_dim=4, sites=3),
+        ModelConfig(12, kind="timefreq", window=4, hidden=(8,), embedding_dim=21),
+    ],
+    ids=lambda model: f"{model.kind}-{model.sites}",
+)
+def test_every_kind_of_encoder_can_be_exported(model, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(120, model.input_dim))
+    names = [f"f{index}" for index in range(model.input_dim)]
+    params = initial_parameters(model, 0)
+    detector = Detector.fit_head(
+        params, model, rows[:80], rows[80:], device="a", feature_names=names
+    )
+    assert save_program(detector, tmp_path / "a.pt2").difference <= MAX_DIFFERENCE
+
+
 @pytest.mark.req("L-61")
 def test_it_runs_where_our_packages_cannot_be_imported(detector, written, devices, tmp_path):
     rows = np.concatenate([devices[1].test_benign[:50], devices[1].test_attack[:50]])
