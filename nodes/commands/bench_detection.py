@@ -115,11 +115,13 @@ def command(
         return plant(devices, seed=seed) if planted else devices
 
     results: list[Result] = []
-    with _progress(as_json) as progress:
+    with _progress() as progress:
         task = progress.add_task("", total=len(chosen) * seeds)
         for result in compare(chosen, load, seeds=range(seeds), left_out=left_out, max_fpr=max_fpr):
             results.append(result)
             progress.update(task, advance=1, description=f"{result.name}, seed {result.seed}")
+            if progress.disable:  # nobody watches: a log of hours tells where it is
+                _log(result, len(results), len(chosen) * seeds)
     settings = {
         "data": Path(data).name,
         "drop": list(drop),
@@ -199,7 +201,13 @@ def _protected(rounds: int) -> list[Contender]:
     return found
 
 
-def _progress(silent: bool) -> Progress:
+def _log(result: Result, done: int, wanted: int) -> None:
+    rate = result.mean("fpr_at_tpr_999")
+    text = f"{done}/{wanted} {result.name}, seed {result.seed}: FPR at TPR 0.999 {rate:.4f}"
+    click.echo(text, err=True)
+
+
+def _progress() -> Progress:
     console = Console(stderr=True)
     return Progress(
         BarColumn(),
@@ -207,7 +215,7 @@ def _progress(silent: bool) -> Progress:
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
         console=console,
-        disable=silent or not sys.stderr.isatty(),
+        disable=not sys.stderr.isatty(),
     )
 
 
