@@ -6,6 +6,7 @@ contrast works on its direction.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -16,7 +17,7 @@ from fl_core.config import ModelConfig
 __all__ = ["BypassEncoder", "Encoder", "pool", "squash"]
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Maps normalised rows to embeddings."""
 
     embedding_dim: int
@@ -28,6 +29,7 @@ class Encoder(nn.Module):
     rows_at_once: ClassVar[int] = 8192
     """Rows embedded at once: bounds memory at a few MB whatever the input."""
 
+    @abstractmethod
     def forward(self, rows: Tensor) -> Tensor:
         """Embed normalised rows.
 
@@ -37,7 +39,6 @@ class Encoder(nn.Module):
         Returns:
             z, shape (B, k), float32, not yet standardised.
         """
-        raise NotImplementedError
 
 
 class BypassEncoder(Encoder):
@@ -57,9 +58,9 @@ class BypassEncoder(Encoder):
         self.embedding_dim = model.embedding_dim
         return nn.Linear(model.input_dim, model.embedding_dim, bias=False)
 
+    @abstractmethod
     def path(self, x: Tensor) -> Tensor:
         """Map squashed features (B, d) to (B, k)."""
-        raise NotImplementedError
 
     def forward(self, rows: Tensor) -> Tensor:
         """Embed normalised rows; see `Encoder.forward`."""

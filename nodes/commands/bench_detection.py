@@ -32,7 +32,7 @@ _TITLES: Final = {"masking": "ours, under masking", "ckks": "ours, under ckks"}
 @click.option("--data", default="builtin", show_default=True, help="`builtin`, or a path.")
 @click.option("--drop", multiple=True, metavar="PATTERN", help="Leave columns out: 'HH_jit_*'.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Runs.")
-@click.option("--rounds", default=6, show_default=True, type=click.IntRange(1), help="Rounds.")
+@click.option("--rounds", default=8, show_default=True, type=click.IntRange(1), help="Rounds.")
 @click.option(
     "--every",
     default=1,
