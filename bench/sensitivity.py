@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.contenders import head_score
 from fl_core.data.dataset import DeviceData, drop_columns
@@ -73,7 +74,9 @@ def measure(
     found = []
     for each in devices:
         score = head_score(theta, model, each.train)
-        threshold = benign_threshold(score(each.validation), MAX_FPR)
+        crossed = cross_scores(lambda some: head_score(theta, model, some), each.train)
+        unseen = np.concatenate((crossed, score(each.validation)))
+        threshold = benign_threshold(unseen, MAX_FPR)
         found.append(quality(score(each.test_benign), score(each.test_attack), threshold))
     return {
         title: float(np.mean([getattr(each, key) for each in found]))

@@ -9,6 +9,7 @@ Source: specs/90-learning.md section 12 (L-70).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -31,6 +32,7 @@ from fl_core.baselines import (
     random_score,
     train_alone,
 )
+from fl_core.calibration import cross_scores, cross_scores_together
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.encoders import build_encoder, embed
 from fl_core.evaluation import round_seed
@@ -86,6 +88,10 @@ class Fitted:
     known: Callable[[int], ScoreFunction]
     """Index of a training device to its score function."""
 
+    calibration: Callable[[int], NDArray[np.float64]] | None
+    """Index of a training device to scores of its training rows by what had not seen them: with
+    those of its validation rows they set the threshold. None where they are too slow to make."""
+
     unseen: Callable[[ArrayLike], ScoreFunction]
     """Some benign rows of another device to its score function."""
 
@@ -110,12 +116,9 @@ def baselines() -> tuple[Contender, ...]:
     return (
         Contender("random scores", lambda rows, seed: _alone(lambda _: random_score(seed), rows)),
         Contender("PCA, alone", lambda rows, _: _alone(pca_score, rows)),
-        Contender("PCA, pooled rows", lambda rows, _: _shared(pooled(pca_score, _trains(rows)))),
+        Contender("PCA, pooled rows", lambda rows, _: _pooled(pca_score, rows)),
         Contender("5 neighbours, alone", lambda rows, _: _alone(knn_score, rows)),
-        Contender(
-            "5 neighbours, pooled rows",
-            lambda rows, _: _shared(pooled(knn_score, _trains(rows))),
-        ),
+        Contender("5 neighbours, pooled rows", lambda rows, _: _pooled(knn_score, rows)),
         Contender(
             "isolation forest, alone",
             lambda rows, seed: _alone(lambda own: isolation_forest_score(own, seed=seed), rows),
@@ -123,7 +126,9 @@ def baselines() -> tuple[Contender, ...]:
         Contender(
             "autoencoder, alone",
             lambda rows, seed: _alone(
-                lambda own: local_autoencoder(own, config=AutoencoderConfig(), seed=seed), rows
+                lambda own: local_autoencoder(own, config=AutoencoderConfig(), seed=seed),
+                rows,
+                slow=True,
             ),
         ),
         Contender(
@@ -211,17 +216,26 @@ def encoder_contender(
             normaliser = Normaliser.fit(rows[index][0])
             return standardised(embed(build_encoder(model, theta), normaliser.apply(values)))
 
-        def own(train_rows: NDArray[np.float64], held: NDArray[np.float64]) -> ScoreFunction:
-            if retrain is None:
-                return head_score(theta, model, train_rows)
-            config, rounds = retrain
+        @functools.cache
+        def encoder_of(index: int) -> NDArray[np.float32]:
+            return theta if retrain is None else alone(*rows[index])
+
+        def alone(own: NDArray[np.float64], held: NDArray[np.float64]) -> NDArray[np.float32]:
+            config, rounds = retrain or (TrainConfig(), 0)
             seeds = [round_seed(seed, number, name, "alone") for number in range(rounds)]
-            alone = train_alone(theta, train_rows, held, model=model, config=config, seeds=seeds)
-            return head_score(alone, model, train_rows)
+            return train_alone(theta, own, held, model=model, config=config, seeds=seeds)
+
+        def unseen(some: ArrayLike) -> ScoreFunction:
+            found = theta if retrain is None else alone(np.asarray(some), np.asarray(some))
+            return head_score(found, model, some)
+
+        def head_of(index: int) -> Callable[[ArrayLike], ScoreFunction]:
+            return lambda some: head_score(encoder_of(index), model, some)
 
         return Fitted(
-            lambda index: own(*rows[index]),
-            lambda some: own(np.asarray(some), np.asarray(some)),
+            lambda index: head_of(index)(rows[index][0]),
+            lambda index: cross_scores(head_of(index), rows[index][0]),
+            unseen,
             traffic,
             None if retrain else embed_own,
         )
@@ -249,18 +263,37 @@ def _trains(rows: Rows) -> list[NDArray[np.float64]]:
     return [train for train, _ in rows]
 
 
-def _alone(make: Callable[[ArrayLike], ScoreFunction], rows: Rows) -> Fitted:
-    return Fitted(lambda index: make(rows[index][0]), make)
+def _alone(make: Callable[[ArrayLike], ScoreFunction], rows: Rows, *, slow: bool = False) -> Fitted:
+    """Return a method of each device's own rows; a slow one is not fitted once more a fold."""
+    if slow:
+        return Fitted(lambda index: make(rows[index][0]), None, make)
+    return Fitted(
+        lambda index: make(rows[index][0]),
+        lambda index: cross_scores(make, rows[index][0]),
+        make,
+    )
+
+
+def _pooled(make: Callable[[ArrayLike], ScoreFunction], rows: Rows) -> Fitted:
+    """Return a method of all devices' rows together; in a fold all devices lack a fifth."""
+    trains = _trains(rows)
+    score = pooled(make, trains)
+
+    @functools.cache
+    def crossed() -> list[NDArray[np.float64]]:
+        return cross_scores_together(lambda some: pooled(make, some), trains)
+
+    return Fitted(lambda _: score, lambda index: crossed()[index], lambda _: score)
 
 
 def _shared(score: ScoreFunction) -> Fitted:
-    return Fitted(lambda _: score, lambda _: score)
+    return Fitted(lambda _: score, None, lambda _: score)
 
 
 def _federated_autoencoder(rows: Rows, seed: int) -> Fitted:
     config = AutoencoderConfig()
     score_of = federated_autoencoder(_trains(rows), config=config, seed=seed)
-    return Fitted(lambda index: score_of(rows[index][0]), score_of)
+    return Fitted(lambda index: score_of(rows[index][0]), None, score_of)
 
 
 def _untrained(

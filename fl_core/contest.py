@@ -28,6 +28,7 @@ __all__ = [
     "compare",
     "honest_rate",
     "markdown",
+    "rate_interval",
     "summary",
     "thin_out",
 ]
@@ -135,13 +136,24 @@ def honest_rate(found: DetectionQuality, max_fpr: float = DEFAULT_MAX_FPR) -> bo
     They are if a binomial distribution with `max_fpr` puts their number within its central 95 %,
     or if the device has 500 rows or more and the rate is under twice `max_fpr`. (L-73)
     """
-    from scipy.stats import binom
-
     alarms = round(found.fpr * found.n_benign)
-    low, high = binom.interval(_CONFIDENCE, found.n_benign, max_fpr)
+    low, high = rate_interval(found.n_benign, max_fpr)
     if low <= alarms <= high:
         return True
     return found.n_benign >= _MANY_ROWS and found.fpr < _DOUBLE * max_fpr
+
+
+def rate_interval(n_benign: int, rate: float) -> tuple[int, int]:
+    """Return the fewest and the most alarms in the central 95 % of a binomial distribution.
+
+    Args:
+        n_benign: Benign rows, 1 or more.
+        rate: Probability of an alarm, in (0, 1).
+    """
+    from scipy.stats import binom
+
+    low, high = binom.interval(_CONFIDENCE, n_benign, rate)
+    return int(low), int(high)
 
 
 def summary(results: Sequence[Result]) -> dict[str, dict[str, Spread]]:
@@ -180,7 +192,10 @@ def _measure(
     known: dict[str, DetectionQuality] = {}
     for index, device in enumerate(devices):
         score = fitted.known(index)
-        threshold = benign_threshold(score(device.validation), max_fpr)  # L-19, L-71
+        unseen = [score(device.validation)]
+        if fitted.calibration is not None:
+            unseen.append(fitted.calibration(index))
+        threshold = benign_threshold(np.concatenate(unseen), max_fpr)  # L-13, L-19, L-71
         known[device.device] = quality(
             score(device.test_benign), score(device.test_attack), threshold
         )

@@ -7,7 +7,7 @@ over the same encoder merge into one detector, which `fl_core.detector_file` kee
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig
 from fl_core.encoders import Encoder, build_encoder, embed
 from fl_core.errors import DataError, ModelError
@@ -44,7 +45,7 @@ class Head:
     """From the embeddings of the device's training rows."""
 
     threshold: float
-    """A row whose score is above it is an alert; from the device's validation rows only."""
+    """A row whose score is above it is an alert; from the device's benign rows only."""
 
     max_fpr: float
     """False-positive rate that the threshold was set for, in (0, 1)."""
@@ -53,10 +54,14 @@ class Head:
     """Training rows behind the statistics."""
 
     n_validation: int
-    """Validation rows behind the threshold; below 1/max_fpr - 1 they cannot promise max_fpr."""
+    """Validation rows behind the reference; their scores count for the threshold too."""
+
+    n_calibration: int
+    """Scores behind the threshold; below 1/max_fpr - 1 they cannot promise max_fpr."""
 
     reference: ScoreReference | None = field(default=None, repr=False)
-    """Their scores in short, to notice drift by; None where they were too few or of old."""
+    """Scores of the validation rows in short, to notice drift by; None where they were too few or
+    of old."""
 
     def __post_init__(self) -> None:
         if not self.device:
@@ -67,6 +72,8 @@ class Head:
             )
         if self.n_train < 1 or self.n_validation < 1:
             raise ModelError(f"{self.device}: a head needs training and validation rows")
+        if not self.n_validation <= self.n_calibration <= self.n_validation + self.n_train:
+            raise ModelError(f"{self.device}: a threshold from {self.n_calibration} scores")
         if self.reference is not None and self.reference.count > self.n_validation:
             raise ModelError(f"{self.device}: more reference scores than validation rows")
 
@@ -131,7 +138,9 @@ class Detector:
             params: Shape (dim,): the trained parameters.
             model: Architecture.
             train: Benign rows for normaliser and statistics, shape (n, d), raw, n >= 2.
-            validation: Other benign rows for the threshold, shape (m, d), raw, m >= 1.
+            validation: Other benign rows, shape (m, d), raw, m >= 1. The threshold is set on their
+                scores, and on those of the training rows by heads that had not seen them
+                (`fl_core.calibration`, L-13).
             device: Name of the head.
             feature_names: The d columns.
             max_fpr: False-positive rate wanted of the threshold, in (0, 1).
@@ -146,21 +155,28 @@ class Detector:
             ModelError: parameters that do not fit, names that do not fit, `max_fpr` out of range.
         """
         encoder = build_encoder(model, params)
-        checked = checked_rows(train, model.input_dim, f"{device}: training rows")
-        normaliser = normaliser or Normaliser.fit(checked)
-        rows = normaliser.apply(train, f"{device}: training rows")
-        held_out = normaliser.apply(validation, f"{device}: validation rows")
-        if len(rows) < 2 or len(held_out) < 1:
+        own = checked_rows(train, model.input_dim, f"{device}: training rows")
+        held_out = checked_rows(validation, model.input_dim, f"{device}: validation rows")
+        if len(own) < 2 or len(held_out) < 1:
             raise DataError(
-                f"{device}: {len(rows)} training and {len(held_out)} validation rows are too few",
+                f"{device}: {len(own)} training and {len(held_out)} validation rows are too few",
                 hint="a head needs at least 2 training rows and 1 validation row",
             )
-        statistics = EmbeddingStatistics.fit(embed(encoder, rows))
-        scores = statistics.distance(embed(encoder, held_out))
-        threshold = benign_threshold(scores, max_fpr)
+
+        def fitted(rows: NDArray[np.float64]) -> tuple[Normaliser, EmbeddingStatistics]:
+            found = normaliser or Normaliser.fit(rows)
+            return found, EmbeddingStatistics.fit(embed(encoder, found.apply(rows)))
+
+        def score_by(rows: NDArray[np.float64]) -> Callable[..., NDArray[np.float64]]:
+            found, statistics = fitted(rows)
+            return lambda values: statistics.distance(embed(encoder, found.apply(values)))
+
+        scores = score_by(own)(held_out)
+        unseen = np.concatenate((cross_scores(score_by, own), scores))
+        threshold = benign_threshold(unseen, max_fpr)
         reference = ScoreReference.fit(scores, threshold)
-        counts = (len(rows), len(held_out))
-        head = Head(device, normaliser, statistics, threshold, max_fpr, *counts, reference)
+        counts = (len(own), len(held_out), len(unseen))
+        head = Head(device, *fitted(own), threshold, max_fpr, *counts, reference)
         return cls(model, np.asarray(params), tuple(feature_names), {device: head})
 
     @classmethod

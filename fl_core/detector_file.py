@@ -30,11 +30,12 @@ from fl_core.scoring import EmbeddingStatistics
 __all__ = ["FORMAT", "MAX_FILE_BYTES", "READABLE", "VERSION", "load", "save"]
 
 FORMAT: Final = "secagg-detector"
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the layout: what is written."""
 
-READABLE: Final = (1, 2)
-"""Versions that are read; in the first, heads have no reference scores."""
+READABLE: Final = (1, 2, 3)
+"""Versions that are read. In the first, heads have no reference scores; before the third,
+thresholds were set on the scores of the validation rows alone."""
 
 MAX_FILE_BYTES: Final = 1 << 30
 """Largest file read: a thousand heads of the default model fit 1 % of it."""
@@ -70,7 +71,7 @@ def save(detector: Detector, path: Path) -> None:
         )
         for name, part in zip(_HEAD_ARRAYS, parts, strict=True):
             arrays[f"head.{i}.{name}"] = np.ascontiguousarray(part)
-        fields = {name: getattr(head, name) for name in _HEAD_FIELDS}
+        fields = {name: getattr(head, name) for name in (*_HEAD_FIELDS, "n_calibration")}
         fields["reference"] = None
         if (reference := head.reference) is not None:
             arrays[f"head.{i}.reference"] = np.stack((reference.levels, reference.shares))
@@ -177,7 +178,8 @@ def _is_head(value: object, version: int) -> bool:
     if not isinstance(value, dict):
         return False
     reference = value.get("reference")
-    return _has(value, _HEAD_FIELDS, more={"reference"} if version > 1 else set()) and (
+    fields = _HEAD_FIELDS | ({"n_calibration": int} if version > 2 else {})
+    return _has(value, fields, more={"reference"} if version > 1 else set()) and (
         reference is None or (isinstance(reference, dict) and _has(reference, _REFERENCE_FIELDS))
     )
 
@@ -245,5 +247,5 @@ def _head(fields: dict[str, Any], parts: dict[str, Any]) -> Head:
         statistics=EmbeddingStatistics(
             float(parts["spread"][0]), parts["mean"], parts["whitening"]
         ),
-        **{**fields, "reference": reference},
+        **{"n_calibration": fields["n_validation"], **fields, "reference": reference},
     )

@@ -2,7 +2,7 @@
 
 Two questions, because an attack is not drift. Scores below the threshold are compared with the
 reference in the head by a Kolmogorov-Smirnov test; the number of alerts is compared with what a
-threshold from n validation rows lets through. Both look at the last `WINDOW` rows, every `HOP`,
+threshold from n benign scores lets through. Both look at the last `WINDOW` rows, every `HOP`,
 and each look's error is so small that all looks at `SPAN` rows together raise a false report with
 probability `FALSE_ALARMS` at most (Bonferroni), whatever part the windows share.
 
@@ -103,7 +103,7 @@ def unwatched(head: Head) -> str | None:
 def excess_probability(alerts: float, rows: float, above: float, below: float) -> float:
     """Return the probability of at least so many alerts among benign rows.
 
-    The threshold is the k-th smallest of n validation scores, so the part of benign rows above it
+    The threshold is the k-th smallest of n benign scores, so the part of benign rows above it
     is a draw from Beta(n + 1 - k, k), and the alerts are beta-binomial: a binomial bound that also
     counts in how well n rows can place a threshold.
 
@@ -171,9 +171,9 @@ class DriftMonitor:
             )
         self._head = head
         self._reference: ScoreReference = reference
-        rank = threshold_rank(head.n_validation, head.max_fpr)
+        rank = threshold_rank(head.n_calibration, head.max_fpr)
         self._below = rank / reference.correlation
-        self._above = (head.n_validation + 1 - rank) / reference.correlation
+        self._above = (head.n_calibration + 1 - rank) / reference.correlation
         self._flags, self._quiet = _Window(), _Window()
         self._seen = 0
         self._drifting: set[str] = set()

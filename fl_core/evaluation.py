@@ -16,6 +16,7 @@ from fl_core.baselines import (
     pca_score,
     train_alone,
 )
+from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.detector import DEFAULT_MAX_FPR, Detector
 from fl_core.metrics import DetectionQuality, quality
@@ -149,8 +150,9 @@ def evaluate_device(
             detector.score, detector.threshold(), data.test_benign, data.test_attack
         )
     for method in extra:
-        score = EXTRA_METHODS[method](data.train)
-        threshold = benign_threshold(score(data.validation), max_fpr)
+        fit = EXTRA_METHODS[method]
+        score, crossed = fit(data.train), cross_scores(fit, data.train)
+        threshold = benign_threshold(np.concatenate((crossed, score(data.validation))), max_fpr)
         table[method] = evaluate(score, threshold, data.test_benign, data.test_attack)
     return table
 

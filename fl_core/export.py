@@ -131,6 +131,7 @@ def program_facts(detector: Detector, device: str | None = None) -> dict[str, An
         "max_fpr": head.max_fpr,
         "n_train": head.n_train,
         "n_validation": head.n_validation,
+        "n_calibration": head.n_calibration,
         "input": "rows: float64 (n, features), raw",  # float32 costs precision
         "output": "score: float64 (n,), NaN for a broken row; alert: bool (n,)",
         "torch": str(torch.__version__),

@@ -107,13 +107,13 @@ class EmbeddingStatistics:
 def benign_threshold(scores: ArrayLike, max_fpr: float) -> float:
     """Return the threshold that a benign row exceeds with probability at most `max_fpr`.
 
-    The k-th smallest of n validation scores with k = ceil((n + 1)(1 - max_fpr)), which a further
+    The k-th smallest of n benign scores with k = ceil((n + 1)(1 - max_fpr)), which a further
     exchangeable benign score exceeds with probability at most 1 - k/(n+1) <= max_fpr. With too few
     rows for that (k > n, that is n < 1/max_fpr - 1) it is the largest score, exceeded with
     probability at most 1/(n+1): the most that n rows can promise.
 
     Args:
-        scores: Scores of benign rows that trained neither encoder nor statistics, shape (n,).
+        scores: Scores of benign rows, each by statistics that had not seen it, shape (n,).
         max_fpr: In (0, 1).
 
     Raises:
@@ -125,11 +125,11 @@ def benign_threshold(scores: ArrayLike, max_fpr: float) -> float:
     if not 0.0 < max_fpr < 1.0:
         raise ModelError(f"max_fpr is {max_fpr}", hint="use a number between 0 and 1, such as 0.01")
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
-        raise ModelError("a threshold needs at least one validation score, all finite")
+        raise ModelError("a threshold needs at least one benign score, all finite")
     return float(values[threshold_rank(len(values), max_fpr) - 1])
 
 
 def threshold_rank(count: int, max_fpr: float) -> int:
-    """Return which of `count` >= 1 ascending validation scores is the threshold, from 1."""
+    """Return which of `count` >= 1 ascending benign scores is the threshold, from 1."""
     rank = math.ceil((count + 1) * (1.0 - max_fpr) - 1e-9)  # 1e-9: 100 * 0.99 is 99, not 100
     return max(1, min(rank, count))

@@ -304,7 +304,7 @@ class DetectionSection(Settings, frozen=True):
     """The detector that the node makes of the final model."""
 
     max_fpr: float = 0.01
-    """False-positive rate its threshold is set for, on the node's own benign validation rows."""
+    """False-positive rate its threshold is set for, on the node's own benign rows."""
     baselines: bool = False
     """Also train alone and test a random encoder, and write the comparison into report.json."""
 

@@ -80,7 +80,7 @@ class Spy:
 
         def fit(rows: Rows, seed: int) -> Fitted:
             self.fits.append(rows)
-            return Fitted(lambda index: score, unseen, 1000.0)
+            return Fitted(lambda index: score, None, unseen, 1000.0)
 
         return Contender("spy", fit)
 
@@ -171,6 +171,8 @@ def test_an_encoder_has_a_head_for_each_device_and_for_a_stranger(
     rows = devices[1].test_benign
     assert np.array_equal(fitted.known(1)(rows), by_hand(rows))
     assert np.array_equal(fitted.unseen(devices[1].train)(rows), by_hand(rows))
+    assert fitted.calibration is not None
+    assert len(fitted.calibration(1)) == len(devices[1].train)
     assert fitted.traffic == 7.0
 
 

@@ -38,6 +38,7 @@ def head_of(scores, max_fpr=0.01):
         max_fpr,
         100,
         len(scores),
+        len(scores),
         ScoreReference.fit(scores, threshold),
     )
 
@@ -141,6 +142,21 @@ def looks(draw, count, repetitions, rng):
             rank / reference.correlation,
         )
         yield reference, quiet, probability
+
+
+@pytest.mark.req("L-66")
+def test_a_threshold_from_more_scores_leaves_less_to_chance():
+    """Training rows count: by whatever number of scores the threshold was placed."""
+    scores = benign(np.random.default_rng(3), 200)
+    few = head_of(scores)
+    many = replace(few, n_train=2000, n_calibration=2200)
+    stream = np.where(np.arange(WINDOW) % 5 == 0, 2.0 * few.threshold, scores.min())
+    limits = [
+        [report.limit for report in DriftMonitor(head).observe(stream) if report.kind == ALERT_RATE]
+        for head in (few, many)
+    ]
+    (few_limit,), (many_limit,) = limits
+    assert few_limit > 1.3 * many_limit
 
 
 @pytest.mark.req("L-65")

@@ -28,7 +28,7 @@ def test_the_table_has_its_rows_in_order(table, devices):
 
 
 @pytest.mark.req("L-19")
-def test_every_threshold_comes_from_benign_validation_rows_only(devices, model, config):
+def test_every_threshold_comes_from_benign_rows_that_are_no_test_rows(devices, model, config):
     """Other test rows change the measured rates, never a threshold."""
     initial = initial_parameters(model, 0)
 

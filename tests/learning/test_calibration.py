@@ -1,0 +1,50 @@
+"""Every row is scored once, by what had not seen it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fl_core.calibration import FOLDS, cross_scores, cross_scores_together
+
+
+@pytest.mark.req("L-13")
+@pytest.mark.parametrize("count", [3, 5, 23])
+def test_no_row_is_scored_by_what_saw_it_and_the_order_stays(count: int) -> None:
+    rows = np.arange(count, dtype=np.float64)[:, None]
+    fits: list[set[float]] = []
+
+    def fit(some: np.ndarray):
+        seen = set(some.ravel().tolist())
+        fits.append(seen)
+
+        def score(values: np.ndarray) -> np.ndarray:
+            assert not seen & set(values.ravel().tolist())
+            return values.ravel() * 10
+
+        return score
+
+    assert np.array_equal(cross_scores(fit, rows), rows.ravel() * 10)
+    assert len(fits) == min(FOLDS, count)
+    for seen in fits:
+        hidden = sorted(set(rows.ravel().tolist()) - seen)
+        assert hidden == list(np.arange(hidden[0], hidden[-1] + 1))  # rows that follow one another
+
+
+@pytest.mark.req("L-13")
+def test_devices_are_cut_alike_and_no_row_of_any_is_scored_by_what_saw_it() -> None:
+    tables = [np.arange(7.0)[:, None], np.arange(100.0, 112.0)[:, None]]
+
+    def fit(some):
+        seen = set(np.concatenate(some).ravel().tolist())
+        assert any(value < 100 for value in seen)
+        assert any(value >= 100 for value in seen)
+
+        def score(values):
+            assert not seen & set(values.ravel().tolist())
+            return -values.ravel()
+
+        return score
+
+    found = cross_scores_together(fit, tables)
+    assert [scores.tolist() for scores in found] == [(-t).ravel().tolist() for t in tables]
