@@ -21,7 +21,7 @@ import numpy as np
 
 from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
-from fl_core.contenders import head_score
+from fl_core.contender_encoders import head_score
 from fl_core.data.dataset import DeviceData, drop_columns
 from fl_core.data.sources import list_devices, load_device
 from fl_core.errors import DataError, ModelError

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
-from fl_core.contenders import head_score
+from fl_core.contender_encoders import head_score
 from fl_core.contest import rate_interval, thin_out
 from fl_core.data.dataset import DeviceData, drop_columns
 from fl_core.data.sources import list_devices, load_device

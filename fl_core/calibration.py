@@ -26,7 +26,7 @@ _Score = Callable[[Matrix], NDArray[np.float64]]
 
 
 def cross_scores(
-    fit: Callable[[Matrix], _Score], rows: Matrix, *, folds: int = FOLDS
+    fit: Callable[[Matrix], _Score], rows: Matrix, *, folds: int = FOLDS, gap: int = 0
 ) -> NDArray[np.float64]:
     """Score each row by what was fitted to the rows of the other folds.
 
@@ -34,15 +34,22 @@ def cross_scores(
         fit: Rows (m, d) to a score function of rows (k, d).
         rows: Shape (n, d), in time order where there is one, n >= 2.
         folds: Parts, at least 2; no more are made than there are rows.
+        gap: Rows on either side of a fold that are not fitted to either: W - 1 for windows of W
+            time steps, which share steps with so many neighbours.
 
     Returns:
-        Shape (n,), in the order of the rows.
+        Shape (n,), in the order of the rows; (m,) with m < n where the gap leaves less than half of
+        the rows to fit to some folds, whose rows are not scored.
     """
-    return cross_scores_together(lambda some: fit(some[0]), [rows], folds=folds)[0]
+    return cross_scores_together(lambda some: fit(some[0]), [rows], folds=folds, gap=gap)[0]
 
 
 def cross_scores_together(
-    fit: Callable[[Sequence[Matrix]], _Score], tables: Sequence[Matrix], *, folds: int = FOLDS
+    fit: Callable[[Sequence[Matrix]], _Score],
+    tables: Sequence[Matrix],
+    *,
+    folds: int = FOLDS,
+    gap: int = 0,
 ) -> list[NDArray[np.float64]]:
     """Score each row of several devices by what was fitted to all devices' other folds.
 
@@ -50,16 +57,25 @@ def cross_scores_together(
         fit: One table (m_i, d) a device to a score function of rows (k, d).
         tables: The devices' rows, shapes (n_i, d), n_i >= 2.
         folds: Parts of each table, at least 2; no more are made than the shortest has rows.
+        gap: As of `cross_scores`, in each table.
 
     Returns:
-        One array (n_i,) a device, in the order of its rows.
+        One array a device, as by `cross_scores`.
     """
     count = min([folds, *map(len, tables)])
     parts = [np.array_split(np.arange(len(table)), count) for table in tables]
-    found = [np.empty(len(table)) for table in tables]
+    found: list[list[NDArray[np.float64]]] = [[] for _ in tables]
     for fold in range(count):
-        pairs = zip(tables, parts, strict=True)
-        score = fit([np.delete(table, part[fold], axis=0) for table, part in pairs])
-        for scores, table, part in zip(found, tables, parts, strict=True):
-            scores[part[fold]] = score(table[part[fold]])
-    return found
+        own = [part[fold] for part in parts]
+        rest = [_beyond(table, part, gap) for table, part in zip(tables, own, strict=True)]
+        if any(2 * len(left) < len(table) for left, table in zip(rest, tables, strict=True)):
+            continue
+        score = fit(rest)
+        for scores, table, part in zip(found, tables, own, strict=True):
+            scores.append(score(table[part]))
+    return [np.concatenate(scores) if scores else np.empty(0) for scores in found]
+
+
+def _beyond(rows: Matrix, fold: NDArray[np.intp], gap: int) -> Matrix:
+    """Return the rows that are more than `gap` before or after those of a fold."""
+    return np.concatenate((rows[: max(0, fold[0] - gap)], rows[fold[-1] + 1 + gap :]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -19,12 +20,13 @@ from fl_core.detector import DEFAULT_MAX_FPR
 from fl_core.errors import DataError
 from fl_core.leakage import site_leakage
 from fl_core.metrics import DetectionQuality, fpr_at_tpr, quality
-from fl_core.scoring import benign_threshold
 
 __all__ = [
     "COLUMNS",
     "Result",
+    "Row",
     "Spread",
+    "columns_of",
     "compare",
     "honest_rate",
     "markdown",
@@ -46,9 +48,20 @@ COLUMNS: Mapping[str, str] = {
 }
 """Key of a mean over devices to its title. Accuracy, F1, recall and FPR are at the threshold."""
 
+_KIND = "kind:"  # before the name of a kind, in the key of its column
 _CONFIDENCE = 0.95
 _MANY_ROWS = 500
 _DOUBLE = 2.0
+
+
+class Row(Protocol):
+    """What a table needs of a result."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def traffic(self) -> float | None: ...  # noqa: D102
+    def mean(self, column: str) -> float: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,9 @@ class Result:
     """Device to the FPR at TPR 0.999 when the others alone were trained on; empty if not asked."""
     traffic: float | None
     """Bytes that a node sent a round."""
+    kinds: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """Kind of attack to the AUC against it, mean over the devices that have it; empty if not
+    asked."""
     leakage: float = math.nan
     """How often a reader of embeddings names the site; not a number without embeddings."""
 
@@ -70,6 +86,8 @@ class Result:
         """Return a column's mean over devices; not a number if it was not measured."""
         if column == "leakage":
             return self.leakage
+        if column.startswith(_KIND):
+            return self.kinds[column.removeprefix(_KIND)]
         if column == "left_out":
             return float(np.mean(list(self.left_out.values()))) if self.left_out else math.nan
         if column == "accuracy":
@@ -98,6 +116,7 @@ def compare(
     seeds: Sequence[int],
     left_out: bool = True,
     max_fpr: float = DEFAULT_MAX_FPR,
+    by_kind: bool = False,
 ) -> Iterator[Result]:
     """Train and measure every contender under every seed.
 
@@ -108,6 +127,7 @@ def compare(
         left_out: Also train without each device in turn, and score it by a head on its validation
             rows: the benign rows that its threshold takes anyway.
         max_fpr: Rate that thresholds are set for.
+        by_kind: Also measure each kind of attack for itself.
 
     Raises:
         DataError: a device has no attack rows, or the devices cannot be learnt from.
@@ -122,7 +142,15 @@ def compare(
                     hint="give data with labelled attacks: what detects them is measured",
                 )
         for contender in contenders:
-            yield _measure(contender, devices, seed, left_out=left_out, max_fpr=max_fpr)
+            yield _measure(
+                contender, devices, seed, left_out=left_out, max_fpr=max_fpr, by_kind=by_kind
+            )
+
+
+def columns_of(results: Sequence[Result]) -> dict[str, str]:
+    """Return the columns of a table of these results: `COLUMNS`, and one a kind of attack."""
+    kinds = sorted({kind for result in results for kind in result.kinds})
+    return {**COLUMNS, **{f"{_KIND}{kind}": f"AUC, {kind}" for kind in kinds}}
 
 
 def thin_out(device: DeviceData, step: int) -> DeviceData:
@@ -156,26 +184,28 @@ def rate_interval(n_benign: int, rate: float) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def summary(results: Sequence[Result]) -> dict[str, dict[str, Spread]]:
+def summary(
+    results: Sequence[Row], columns: Mapping[str, str] = COLUMNS
+) -> dict[str, dict[str, Spread]]:
     """Return contender and column to mean and spread over seeds, in the order of the results."""
     found: dict[str, dict[str, Spread]] = {}
     for name in dict.fromkeys(result.name for result in results):
         mine = [result for result in results if result.name == name]
         found[name] = {}
-        for column in COLUMNS:
+        for column in columns:
             values = [result.mean(column) for result in mine]
             found[name][column] = Spread(float(np.mean(values)), min(values), max(values))
     return found
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: Sequence[Row], columns: Mapping[str, str] = COLUMNS) -> str:
     """Return the table as Markdown: mean over devices and seeds, and the range over seeds."""
     traffic = {result.name: result.traffic for result in results}
-    titles = [*COLUMNS.values(), "a node sends, MB a round"]
+    titles = [*columns.values(), "a node sends, MB a round"]
     lines = [f"| method | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-    for name, columns in summary(results).items():
+    for name, spreads in summary(results, columns).items():
         sent = traffic[name]
-        cells = [*map(str, columns.values()), "–" if sent is None else f"{sent / 1e6:.3f}"]
+        cells = [*map(str, spreads.values()), "–" if sent is None else f"{sent / 1e6:.3f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -187,25 +217,32 @@ def _measure(
     *,
     left_out: bool,
     max_fpr: float,
+    by_kind: bool,
 ) -> Result:
     fitted = contender.fit(_rows(devices), seed)
     known: dict[str, DetectionQuality] = {}
+    kinds: dict[str, list[float]] = {}
     for index, device in enumerate(devices):
         score = fitted.known(index)
-        unseen = [score(device.validation)]
-        if fitted.calibration is not None:
-            unseen.append(fitted.calibration(index))
-        threshold = benign_threshold(np.concatenate(unseen), max_fpr)  # L-13, L-19, L-71
-        known[device.device] = quality(
-            score(device.test_benign), score(device.test_attack), threshold
-        )
+        threshold = fitted.threshold(index, device.validation, max_fpr)
+        benign, attack = score(device.test_benign), score(device.test_attack)
+        known[device.device] = quality(benign, attack, threshold)
+        for kind in sorted(set(device.attack_names.tolist())) if by_kind else ():
+            own = attack[device.attack_names == kind]
+            kinds.setdefault(kind, []).append(quality(benign, own, threshold).auc)
     strangers: dict[str, float] = {}
     for index, device in enumerate(devices if left_out else ()):
         others = [*devices[:index], *devices[index + 1 :]]  # L-72
         score = contender.fit(_rows(others), seed).unseen(device.validation)
         strangers[device.device] = fpr_at_tpr(score(device.test_benign), score(device.test_attack))
     return Result(
-        contender.name, seed, known, strangers, fitted.traffic, _leakage(fitted, devices, seed)
+        contender.name,
+        seed,
+        known,
+        strangers,
+        fitted.traffic,
+        {kind: float(np.mean(values)) for kind, values in kinds.items()},
+        _leakage(fitted, devices, seed),
     )
 
 

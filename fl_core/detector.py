@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig
+from fl_core.data.series import window_layout
 from fl_core.encoders import Encoder, build_encoder, embed
 from fl_core.errors import DataError, ModelError
 from fl_core.normalise import Normaliser, checked_rows
@@ -172,7 +173,9 @@ class Detector:
             return lambda values: statistics.distance(embed(encoder, found.apply(values)))
 
         scores = score_by(own)(held_out)
-        unseen = np.concatenate((cross_scores(score_by, own), scores))
+        _, window = window_layout(feature_names)
+        crossed = cross_scores(score_by, own, gap=window - 1)  # L-13
+        unseen = np.concatenate((crossed, scores))
         threshold = benign_threshold(unseen, max_fpr)
         reference = ScoreReference.fit(scores, threshold)
         counts = (len(own), len(held_out), len(unseen))

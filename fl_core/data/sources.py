@@ -37,12 +37,21 @@ from numpy.typing import NDArray
 from fl_core.data import archive, builtin, folders
 from fl_core.data.dataset import DeviceData, Matrix, evenly, thin
 from fl_core.data.folders import benign_parts, feature_names
-from fl_core.data.series import device_windows, pool
+from fl_core.data.series import Series, device_windows, pool
 from fl_core.data.series_files import list_groups, list_series, load_series, read_csv
 from fl_core.data.table import BENIGN_LABELS, Block, Table, count_rows, open_table, parse_time
 from fl_core.errors import DataError
 
-__all__ = ["BUILTIN", "Rows", "iter_rows", "list_devices", "load_device", "load_rows"]
+__all__ = [
+    "BUILTIN",
+    "Rows",
+    "is_series_folder",
+    "iter_rows",
+    "list_devices",
+    "load_all_series",
+    "load_device",
+    "load_rows",
+]
 
 BUILTIN: Final = "builtin"
 """The source that needs no files."""
@@ -119,7 +128,7 @@ def load_device(
         raise DataError(
             f"{source}: unknown device {device!r}", hint="known devices: " + ", ".join(known)
         )
-    if source != BUILTIN and path.is_dir() and list_series(path):
+    if is_series_folder(source):
         names = groups.get(device, (device,))
         parts = [device_windows(load_series(path, name), window) for name in names]
         return thin(pool(parts, device), limit_rows)
@@ -134,14 +143,40 @@ def load_device(
     return _load_csv_device(path, device, limit_rows)
 
 
+def is_series_folder(source: str) -> bool:
+    """Say whether a source is a folder of series, in the layout of SKAB or ASD."""
+    return source != BUILTIN and Path(source).is_dir() and bool(list_series(Path(source)))
+
+
+def load_all_series(source: str) -> tuple[Series, ...]:
+    """Load every series of a source: of a folder, or each device of a CSV in time order.
+
+    Raises:
+        DataError: The source has no order, or the data are broken; says where.
+    """
+    names = list_devices(source)
+    if is_series_folder(source):
+        return tuple(load_series(Path(source), name) for name in names)
+    return tuple(read_csv(_in_order(source), name) for name in names)
+
+
 def _load_windows(source: str, device: str, window: int, limit: int | None) -> DeviceData:
+    return thin(device_windows(read_csv(_in_order(source), device), window), limit)
+
+
+def _in_order(source: str) -> Path:
+    """Return the path of a source whose rows may be in time order.
+
+    Raises:
+        DataError: They are not.
+    """
     path = Path(source)
     if source == BUILTIN or path.suffix == ".npz" or path.is_dir():
         raise DataError(
-            f"{source}: its rows are no series, and window is {window}",
+            f"{source}: its rows are no series, so they have no windows",
             hint="use window = 1, or a CSV in time order, or a folder of SKAB or ASD",
         )
-    return thin(device_windows(read_csv(path, device), window), limit)
+    return path
 
 
 def load_rows(path: str | Path, *, feature_names: Sequence[str] | None = None) -> Rows:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from nodes.commands.bench_methods import chosen_methods
 from nodes.commands.options import json_option
 from secagg.errors import ConfigError
-from secagg.schemes import SCHEMES
 
 if TYPE_CHECKING:
+    from fl_core.contender_encoders import Recipe
     from fl_core.contenders import Contender
     from fl_core.contest import Result
-    from fl_core.public_bank import PublicBank
+    from fl_core.series_contest import SeriesResult
 
 __all__ = ["command"]
 
-_TITLES: Final = {"masking": "ours, under masking", "ckks": "ours, under ckks"}
+_Result = TypeVar("_Result", "Result", "SeriesResult")
 
 
 @click.command()
@@ -58,6 +59,11 @@ _TITLES: Final = {"masking": "ours, under masking", "ckks": "ours, under ckks"}
     is_flag=True,
     help="To choose settings by: validation rows and planted anomalies in place of test rows.",
 )
+@click.option(
+    "--window",
+    type=click.IntRange(1),
+    help="Time steps in a row, of series: 16 for a folder of them, else 1.",
+)
 @click.option("--ablations", is_flag=True, help="Also ours with one part changed at a time.")
 @click.option(
     "--left-out/--no-left-out",
@@ -75,6 +81,7 @@ def command(
     max_fpr: float,
     only: tuple[str, ...],
     planted: bool,
+    window: int | None,
     ablations: bool,
     left_out: bool,
     out: Path | None,
@@ -86,42 +93,29 @@ def command(
     seeds with their range. A device left out is scored by a head on its own validation rows, which
     its threshold takes anyway; nobody trained on its rows.
 
+    Of a folder of series (SKAB, ASD) rows are windows, every series is a device, and quality is
+    that of the steps in time, without point adjustment.
+
     \b
     Examples:
       secagg bench detection --only 'ours*' --only 'PCA*' --no-left-out
       secagg bench detection --data nbaiot.npz --drop 'HH_jit_*'
       secagg bench detection --data nbaiot.npz --every 10 --no-left-out
       secagg bench detection --data nbaiot.npz --planted --ablations --only 'ours*'
+      secagg bench detection --data skab
     """  # noqa: D301 - click reads the escape
-    from fl_core.contest import compare, markdown, thin_out
-    from fl_core.data.dataset import DeviceData, drop_columns
-    from fl_core.data.sources import list_devices, load_device
-    from fl_core.planted import plant
+    from fl_core.contender_encoders import SERIES, Recipe
+    from fl_core.data.sources import is_series_folder
     from nodes.learner import use_one_thread
 
     use_one_thread()
-    first, *_ = list_devices(data, limit=1)
-    columns = drop_columns(load_device(data, first), drop) if drop else load_device(data, first)
-    chosen = _chosen(rounds, only, columns.feature_names, ablations=ablations)
-    if out:
-        out.touch()  # a file that cannot be written is better known before hours of training
-
-    def load(seed: int) -> Sequence[DeviceData]:
-        devices = [load_device(data, name, seed=seed) for name in list_devices(data)]
-        if drop:
-            devices = [drop_columns(device, drop) for device in devices]
-        if every > 1:
-            devices = [thin_out(device, every) for device in devices]
-        return plant(devices, seed=seed) if planted else devices
-
-    results: list[Result] = []
-    with _progress() as progress:
-        task = progress.add_task("", total=len(chosen) * seeds)
-        for result in compare(chosen, load, seeds=range(seeds), left_out=left_out, max_fpr=max_fpr):
-            results.append(result)
-            progress.update(task, advance=1, description=f"{result.name}, seed {result.seed}")
-            if progress.disable:  # nobody watches: a log of hours tells where it is
-                _log(result, len(results), len(chosen) * seeds)
+    series = is_series_folder(data) or (window or 1) > 1
+    recipe = replace(SERIES, window=window or SERIES.window) if series else Recipe()
+    if series and (drop or every > 1 or planted):
+        raise ConfigError(
+            "--drop, --every and --planted are for rows that stand alone",
+            hint="leave them out for series",
+        )
     settings = {
         "data": Path(data).name,
         "drop": list(drop),
@@ -129,82 +123,94 @@ def command(
         "rounds": rounds,
         "every": every,
         "planted": planted,
+        "window": recipe.window,
         "max_fpr": max_fpr,
     }
-    text = f"{_caption(settings)}\n\n{markdown(results)}\n\n{_rates(results, max_fpr)}\n"
+    run = _Run(data, only, ablations, left_out, out, recipe, settings)
+    facts, text = run.on_series() if series else run.on_rows()
     if out:
         with out.open("a") as file:
             file.write(text + "\n")
-    click.echo(json.dumps(_facts(settings, results), indent=2) if as_json else text)
+    click.echo(json.dumps(facts, indent=2) if as_json else text)
 
 
-def _chosen(
-    rounds: int, only: Sequence[str], columns: Sequence[str], *, ablations: bool
-) -> list[Contender]:
-    from fl_core.contenders import baselines, encoders
+@dataclass(frozen=True)
+class _Run:
+    """One call of the command; both ways give facts for machines and a text for people."""
 
-    trained = encoders(
-        rounds=rounds, ablations=ablations, bank=_bank(columns) if ablations else None
-    )
-    known = [*baselines(), *trained, *_protected(rounds)]
-    chosen = [
-        each
-        for each in known
-        if not only or any(fnmatch.fnmatchcase(each.name, pattern) for pattern in only)
-    ]
-    if not chosen:
-        raise ConfigError(
-            f"no method is called {' or '.join(map(repr, only))}",
-            hint=f"there are: {'; '.join(each.name for each in known)}",
+    data: str
+    only: tuple[str, ...]
+    ablations: bool
+    left_out: bool
+    out: Path | None
+    recipe: Recipe
+    settings: dict[str, Any]
+
+    def on_rows(self) -> tuple[dict[str, Any], str]:
+        from fl_core.contest import columns_of, compare, markdown, thin_out
+        from fl_core.data.dataset import DeviceData, drop_columns
+        from fl_core.data.sources import list_devices, load_device
+        from fl_core.planted import plant
+
+        data, drop, every = self.data, self.settings["drop"], self.settings["every"]
+        planted, max_fpr = self.settings["planted"], self.settings["max_fpr"]
+        first, *_ = list_devices(data, limit=1)
+        columns = drop_columns(load_device(data, first), drop) if drop else load_device(data, first)
+        chosen = self._methods(columns.feature_names)
+
+        def load(seed: int) -> Sequence[DeviceData]:
+            devices = [load_device(data, name, seed=seed) for name in list_devices(data)]
+            if drop:
+                devices = [drop_columns(device, drop) for device in devices]
+            if every > 1:
+                devices = [thin_out(device, every) for device in devices]
+            return plant(devices, seed=seed) if planted else devices
+
+        seeds = range(self.settings["seeds"])
+        found = compare(
+            chosen, load, seeds=seeds, left_out=self.left_out, max_fpr=max_fpr, by_kind=planted
         )
-    return chosen
+        results = _watched(found, len(chosen) * len(seeds), ("FPR at TPR 0.999", "fpr_at_tpr_999"))
+        table = markdown(results, columns_of(results))
+        text = f"{_caption(self.settings)}\n\n{table}\n\n{_rates(results, max_fpr)}\n"
+        return _facts(self.settings, results), text
+
+    def on_series(self) -> tuple[dict[str, Any], str]:
+        from fl_core.contest import markdown
+        from fl_core.data.series import window_columns
+        from fl_core.data.sources import load_all_series
+        from fl_core.series_contest import SERIES_COLUMNS, compare_series
+
+        series, window = load_all_series(self.data), self.recipe.window
+        chosen = self._methods(window_columns(series[0].channels, window))
+        seeds = range(self.settings["seeds"])
+        max_fpr = self.settings["max_fpr"]
+        found = compare_series(chosen, series, window=window, seeds=seeds, max_fpr=max_fpr)
+        results = _watched(found, len(chosen) * len(seeds), ("AUC-PR", "auc_pr"))
+        text = f"{_caption(self.settings)}\n\n{markdown(results, SERIES_COLUMNS)}\n"
+        return _series_facts(self.settings, results), text
+
+    def _methods(self, columns: Sequence[str]) -> list[Contender]:
+        rounds = self.settings["rounds"]
+        chosen = chosen_methods(self.recipe, rounds, self.only, columns, ablations=self.ablations)
+        if self.out:
+            self.out.touch()  # better known now than after hours, if it cannot be written
+        return chosen
 
 
-def _bank(columns: Sequence[str]) -> PublicBank | None:
-    """Return the built-in public rows, where they have these columns."""
-    from fl_core.errors import ModelError
-    from fl_core.public_bank import PublicBank
-
-    try:
-        return PublicBank.builtin(columns)
-    except ModelError:
-        return None
-
-
-def _protected(rounds: int) -> list[Contender]:
-    """Return our training through the whole protocol, by every scheme that can run here."""
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from fl_core.config import ModelConfig, TrainConfig
-    from fl_core.contenders import Rows, encoder_contender
-    from nodes.rehearsal import simulate_training
-
-    def contender(scheme: str) -> Contender:
-        def train(
-            rows: Rows, model: ModelConfig, seed: int
-        ) -> tuple[NDArray[np.float32], float | None]:
-            return simulate_training(
-                rows, model, TrainConfig(), rounds=rounds, scheme=scheme, seed=seed
-            )
-
-        return encoder_contender(_TITLES[scheme], "mlp", train)
-
-    found = []
-    for scheme in _TITLES:
-        try:
-            SCHEMES[scheme].check()
-        except ConfigError as error:
-            click.echo(f"left out: {_TITLES[scheme]}: {error}", err=True)
-            continue
-        found.append(contender(scheme))
-    return found
-
-
-def _log(result: Result, done: int, wanted: int) -> None:
-    rate = result.mean("fpr_at_tpr_999")
-    text = f"{done}/{wanted} {result.name}, seed {result.seed}: FPR at TPR 0.999 {rate:.4f}"
-    click.echo(text, err=True)
+def _watched(found: Iterable[_Result], wanted: int, shown: tuple[str, str]) -> list[_Result]:
+    """Gather results as they come, and show how far it is."""
+    results: list[_Result] = []
+    title, column = shown
+    with _progress() as progress:
+        task = progress.add_task("", total=wanted)
+        for result in found:
+            results.append(result)
+            progress.update(task, advance=1, description=f"{result.name}, seed {result.seed}")
+            if progress.disable:  # nobody watches: a log of hours tells where it is
+                place = f"{len(results)}/{wanted} {result.name}, seed {result.seed}"
+                click.echo(f"{place}: {title} {result.mean(column):.4f}", err=True)
+    return results
 
 
 def _progress() -> Progress:
@@ -223,6 +229,8 @@ def _caption(settings: dict[str, Any]) -> str:
     without = f" without {', '.join(settings['drop'])}" if settings["drop"] else ""
     rows = f", one training row in {settings['every']}" if settings["every"] > 1 else ""
     planted = ", planted anomalies" if settings["planted"] else ""
+    if settings["window"] > 1:
+        rows = f", windows of {settings['window']} steps"
     means = f"mean over devices, {settings['seeds']} seeds (range), {settings['rounds']} rounds"
     return (
         f"{settings['data']}{without}{rows}{planted}: {means}, "
@@ -252,20 +260,26 @@ def _rates(results: Sequence[Result], max_fpr: float) -> str:
 
 
 def _facts(settings: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
-    return {
-        "settings": settings,
-        "results": [
-            {
-                "method": result.name,
-                "seed": result.seed,
-                "traffic": result.traffic,
-                "leakage": None if math.isnan(result.leakage) else result.leakage,
-                "devices": {name: each.to_dict() for name, each in result.devices.items()},
-                "left_out": {
-                    name: None if math.isnan(value) else value
-                    for name, value in result.left_out.items()
-                },
-            }
-            for result in results
-        ],
-    }
+    def own(result: Result) -> dict[str, Any]:
+        return {
+            "leakage": None if math.isnan(result.leakage) else result.leakage,
+            "devices": {name: each.to_dict() for name, each in result.devices.items()},
+            "kinds": dict(result.kinds),
+            "left_out": {
+                name: None if math.isnan(value) else value
+                for name, value in result.left_out.items()
+            },
+        }
+
+    return {"settings": settings, "results": [_common(each) | own(each) for each in results]}
+
+
+def _series_facts(settings: dict[str, Any], results: Sequence[SeriesResult]) -> dict[str, Any]:
+    def own(result: SeriesResult) -> dict[str, Any]:
+        return {"series": {name: each.to_dict() for name, each in result.series.items()}}
+
+    return {"settings": settings, "results": [_common(each) | own(each) for each in results]}
+
+
+def _common(result: Result | SeriesResult) -> dict[str, Any]:
+    return {"method": result.name, "seed": result.seed, "traffic": result.traffic}

@@ -156,7 +156,7 @@ def test_sources_give_windows(skab, tmp_path_factory):
 def test_a_window_needs_a_source_in_time_order(skab, tmp_path_factory):
     with pytest.raises(DataError, match="window is 0"):
         load_device(str(skab), "valve1-2", window=0)
-    with pytest.raises(DataError, match="builtin: its rows are no series, and window is 4"):
+    with pytest.raises(DataError, match="builtin: its rows are no series, so they have no windows"):
         load_device("builtin", "Danmini_Doorbell", window=4)
     with pytest.raises(DataError, match="unknown device 'valve9'"):
         load_device(str(skab), "valve9")

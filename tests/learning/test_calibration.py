@@ -48,3 +48,31 @@ def test_devices_are_cut_alike_and_no_row_of_any_is_scored_by_what_saw_it() -> N
 
     found = cross_scores_together(fit, tables)
     assert [scores.tolist() for scores in found] == [(-t).ravel().tolist() for t in tables]
+
+
+@pytest.mark.req("L-13")
+def test_windows_that_share_a_step_with_a_fold_are_not_fitted_to() -> None:
+    rows, gap = np.arange(100.0)[:, None], 7
+
+    def fit(some):
+        seen = some.ravel()
+
+        def score(values):
+            assert all(np.abs(seen - value).min() > gap for value in values.ravel())
+            return values.ravel()
+
+        return score
+
+    assert np.array_equal(cross_scores(fit, rows, gap=gap), rows.ravel())
+
+
+@pytest.mark.req("L-13")
+def test_a_fold_that_leaves_too_little_to_fit_to_is_not_scored() -> None:
+    def fit(some):
+        assert len(some) >= 25
+        return lambda values: values.ravel()
+
+    rows = np.arange(50.0)[:, None]
+    edges = np.concatenate((rows[:10], rows[40:])).ravel()
+    assert np.array_equal(cross_scores(fit, rows, gap=15), edges)
+    assert len(cross_scores(fit, rows, gap=40)) == 0

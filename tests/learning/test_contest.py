@@ -10,20 +10,20 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from fl_core.config import ModelConfig, TrainConfig
-from fl_core.contenders import (
+from fl_core.contender_baselines import baselines
+from fl_core.contender_encoders import (
     ABLATIONS,
-    Contender,
-    Fitted,
-    Rows,
-    baselines,
+    SERIES_ABLATIONS,
     encoder_contender,
     encoders,
     head_score,
 )
+from fl_core.contenders import Contender, Fitted, Rows
 from fl_core.contest import (
     COLUMNS,
     Result,
     Spread,
+    columns_of,
     compare,
     honest_rate,
     markdown,
@@ -155,7 +155,7 @@ def test_every_method_of_the_table_learns_something_and_chance_nothing(
 def test_rows_of_the_table_have_distinct_names_and_ablations_change_the_settings() -> None:
     names = [each.name for each in (*baselines(), *encoders(rounds=1, ablations=True))]
     assert len(set(names)) == len(names)
-    for other in ABLATIONS.values():
+    for other in (*ABLATIONS.values(), *SERIES_ABLATIONS.values()):
         assert replace(TrainConfig(), **other) != TrainConfig()
 
 
@@ -165,7 +165,7 @@ def test_an_encoder_has_a_head_for_each_device_and_for_a_stranger(
     def train(rows: Rows, model: ModelConfig, seed: int) -> tuple[NDArray[np.float32], float]:
         return initial_parameters(model, seed), 7.0
 
-    fitted = encoder_contender("x", "mlp", train).fit(pairs(devices), 3)
+    fitted = encoder_contender("x", ModelConfig, train).fit(pairs(devices), 3)
     model = ModelConfig(devices[0].train.shape[1])
     by_hand = head_score(initial_parameters(model, 3), model, devices[1].train)
     rows = devices[1].test_benign
@@ -202,6 +202,34 @@ def test_one_row_in_ten_is_kept_of_training_and_validation_and_all_of_testing() 
     assert len(thin.train) == -(-len(whole.train) // 10)
     assert len(thin.validation) == -(-len(whole.validation) // 10)
     assert thin.test_attack is whole.test_attack
+
+
+def test_each_kind_of_attack_is_measured_for_itself_on_request(devices: list[DeviceData]) -> None:
+    def fit(rows: Rows, seed: int) -> Fitted:
+        return Fitted(
+            lambda index: lambda values: np.asarray(values)[:, 0], None, lambda some: lambda v: v
+        )
+
+    def marked(each: DeviceData) -> DeviceData:
+        top = each.test_benign[:, 0].max() + 1.0
+        attack = np.repeat(each.test_benign[:1], 4, axis=0)
+        attack[:, 0] = [top, top, -top, -top]
+        names = np.array(["loud", "loud", "still", "still"])
+        return replace(each, test_attack=attack, attack_names=names)
+
+    (result,) = compare(
+        [Contender("first column", fit)],
+        lambda seed: [marked(each) for each in devices],
+        seeds=[0],
+        left_out=False,
+        by_kind=True,
+    )
+    assert result.kinds["loud"] == 1.0
+    assert result.kinds["still"] < 0.5
+    columns = columns_of([result])
+    assert list(columns.values())[len(COLUMNS) :] == ["AUC, loud", "AUC, still"]
+    assert result.mean("kind:loud") == 1.0
+    assert "AUC, still" in markdown([result], columns)
 
 
 def test_accuracy_counts_both_kinds(devices: list[DeviceData]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from fl_core.data.sources import load_device
+from fl_core.errors import DataError
 from fl_core.federated import train_federated
 from nodes.cli import secagg
 from nodes.rehearsal import simulate_training
@@ -64,6 +65,51 @@ def test_the_command_prints_a_table_or_json(sites: Path, tmp_path: Path) -> None
     (result,) = facts["results"]
     assert set(result["devices"]) == {f"site-{index}" for index in range(N_SITES)}
     assert result["left_out"] == {}
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three servers in the layout of ASD, each with one anomaly that no chance explains."""
+    folder = tmp_path_factory.mktemp("servers")
+    for index in range(3):
+        rng = np.random.default_rng(index)
+        train, test = rng.normal(size=(300, 2)), rng.normal(size=(120, 2))
+        test[60:80] += 8.0
+        label = np.zeros(120, dtype=np.int8)
+        label[60:80] = 1
+        np.savez(folder / f"omi-{index + 1}.npz", train=train, test=test, test_label=label)
+    return folder
+
+
+@pytest.mark.req("L-76")
+def test_series_are_measured_as_series(servers: Path) -> None:
+    common = ("--data", str(servers), "--seeds", "1", "--rounds", "1", "--window", "4")
+    found = run(*common, "--only", "PCA, alone", "--only", "random scores", "--only", "ours")
+    assert found.exit_code == 0, found.output
+    assert "windows of 4 steps" in found.output
+    assert "VUS-PR" in found.output
+    facts = json.loads(run(*common, "--only", "PCA, alone", "--json").stdout)
+    (result,) = facts["results"]
+    assert set(result["series"]) == {"omi-1", "omi-2", "omi-3"}
+    assert all(each["auc_pr"] > 0.9 for each in result["series"].values())
+
+
+@pytest.mark.parametrize("option", [("--planted",), ("--every", "2"), ("--drop", "m*")])
+def test_what_is_for_rows_alone_is_refused_for_series(servers: Path, option) -> None:
+    found = run("--data", str(servers), *option)
+    assert isinstance(found.exception, ConfigError)
+    assert "leave them out" in str(found.exception.hint)
+
+
+def test_rows_without_order_have_no_windows() -> None:
+    found = run("--window", "4", "--only", "PCA, alone")
+    assert isinstance(found.exception, DataError)
+
+
+def test_planted_anomalies_are_measured_kind_by_kind(sites: Path) -> None:
+    common = ("--data", str(sites), "--seeds", "1", "--no-left-out", "--planted")
+    found = run(*common, "--only", "PCA, alone")
+    assert "| AUC, burst | AUC, foreign |" in found.output
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
