@@ -36,6 +36,8 @@ class RecordSetting:
             steps=10,
             optimiser="sgd",
             learning_rate=0.3,
+            temperature=0.2,
+            gain_std=0.1,
             own_negatives=8,
             objective=PER_RECORD,
             private=DP_SGD,

@@ -74,7 +74,12 @@ class ClientSetting:
     scale: int = 1 << 12
     train: TrainConfig = field(
         default_factory=lambda: TrainConfig(
-            steps=5, batch_size=12, learning_rate=3e-3, synthetic_negatives=True
+            steps=5,
+            batch_size=12,
+            learning_rate=3e-3,
+            temperature=0.2,
+            gain_std=0.1,
+            synthetic_negatives=True,
         )
     )
 

@@ -48,7 +48,7 @@ class Figure:
 
 FIGURES: Final = (
     Figure("learning rate", "learning_rate", (1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 0.1), "AUC"),
-    Figure("temperature", "temperature", (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0), "F1"),
+    Figure("temperature", "temperature", (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0), "F1"),
 )
 COLUMNS: Final = {"AUC": "auc", "F1": "f1", "FPR at TPR 0.999": "fpr_at_tpr_999"}
 

@@ -52,6 +52,18 @@ CLIP_STEPS: Final = 1 << 18
 RATE_UNITS: Final = 1 << 32
 """A sampling rate is a whole number of these parts: a row is drawn by one 32-bit word."""
 
+_OF_PRIVACY: Final = (
+    "objective",
+    "private",
+    "optimiser",
+    "noise_multiplier",
+    "learning_rate",
+    "steps",
+    "temperature",
+    "gain_std",
+)
+"""Settings of training that are chosen for noised steps, if there are any."""
+
 MAX_PAIR_BATCH: Final = 64
 """Largest batch of Logit-DP, which takes the gradient of every pair of rows in it."""
 
@@ -163,8 +175,9 @@ class TrainConfig(Settings):
     contrast_weight: float = 1.0
     """Factor of InfoNCE; 0 switches it off."""
 
-    temperature: float = 0.2
-    """tau of InfoNCE (specs/90-learning.md section 4); lower sharpens the contrast."""
+    temperature: float = 0.02
+    """tau of InfoNCE (specs/90-learning.md section 4); lower sharpens the contrast. Training that
+    protects single rows wants more: `nodes.record_training` takes 0.2."""
 
     align_weight: float = 1.0
     """Factor of the alignment to the global reference; 0 switches it off. Below about 2 the
@@ -185,14 +198,18 @@ class TrainConfig(Settings):
     """mu of MOON: factor of the contrast between the shared model and this node's model of the
     round before; 0 switches it off."""
 
+    moon_temperature: float = 0.5
+    """tau of MOON's contrast, as its authors set it."""
+
     reconstruction_weight: float = 1.0
     """Factor of the reconstruction error, for encoders that reconstruct ("timefreq")."""
 
     noise_std: float = 0.05
     """Standard deviation of the noise on a view's features, in node standard deviations."""
 
-    gain_std: float = 0.1
-    """Standard deviation of the common gain of one stream and window: a slightly busier moment."""
+    gain_std: float = 0.0
+    """Standard deviation of the common gain of one stream and window: a slightly busier moment.
+    What a view may do, the encoder learns to overlook: with it, bursts are found less well."""
 
     drop_rate: float = 0.0
     """Probability that a view misses a stream's window, that is, shows the node's mean there. More
@@ -262,6 +279,7 @@ class TrainConfig(Settings):
         check_integer(own, "batch_size", self.batch_size, low=2, high=MAX_BATCH)
         check_number(own, "learning_rate", self.learning_rate, low=1e-8, high=10.0)
         check_number(own, "temperature", self.temperature, low=1e-3, high=100.0)
+        check_number(own, "moon_temperature", self.moon_temperature, low=1e-3, high=100.0)
         check_number(own, "align_weight", self.align_weight, low=0.0, high=1e3)
         check_number(own, "noise_std", self.noise_std, low=0.0, high=10.0)
         check_number(own, "gain_std", self.gain_std, low=0.0, high=10.0)
@@ -286,13 +304,13 @@ class TrainConfig(Settings):
     def unprotected(self) -> TrainConfig:
         """Return settings without record-level privacy, for what never leaves a node.
 
-        Optimiser, rate and steps are the defaults too: those of noised steps suit no others.
+        What was set for noised steps suits no others: optimiser, rate, steps, temperature and gain
+        are the defaults too.
         """
         if not self.private:
             return self
         plain = TrainConfig()
-        reset = ("objective", "private", "optimiser", "noise_multiplier", "learning_rate", "steps")
-        return dataclasses.replace(self, **{name: getattr(plain, name) for name in reset})
+        return dataclasses.replace(self, **{name: getattr(plain, name) for name in _OF_PRIVACY})
 
     def _check_privacy(self) -> None:
         """Refuse settings of record-level privacy that are out of range or unsound together."""

@@ -242,7 +242,9 @@ def _fit(
         if anchors is not None:  # L-52
             with torch.no_grad():
                 shared, last = (standardise(anchor(taken.view)) for anchor in anchors)
-            moon = model_contrast(taken.embedding, shared, last, temperature=config.temperature)
+            moon = model_contrast(
+                taken.embedding, shared, last, temperature=config.moon_temperature
+            )
             loss = loss + config.moon_weight * moon
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -27,6 +27,8 @@ _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
         "steps": 10,
         "optimiser": "sgd",
         "learning_rate": 0.3,
+        "temperature": 0.2,
+        "gain_std": 0.1,
         "own_negatives": 8,
         "sampling_rate": 0.02,
         "nominal_rows": 1500,
@@ -34,6 +36,8 @@ _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     LOGIT_DP: {
         "objective": IN_BATCH,
         "steps": 10,
+        "temperature": 0.2,
+        "gain_std": 0.1,
         "sampling_rate": 0.02,
         "nominal_rows": 1500,
         "batch_size": 32,
