@@ -36,7 +36,7 @@ _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     LOGIT_DP: {
         "objective": IN_BATCH,
         "steps": 10,
-        "temperature": 0.2,
+        "temperature": 1.0,
         "gain_std": 0.1,
         "sampling_rate": 0.02,
         "nominal_rows": 1500,
@@ -44,7 +44,8 @@ _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 """By the way of `private`: for dp-sgd the settings that `python -m bench.dp utility` measures. None
-of them may come from a node's own rows."""
+of them may come from a node's own rows. Sensitivity of logit-dp is out of hand at a low temperature
+(specs/53-record-level.md section 4)."""
 _MOST_MULTIPLIER: Final = 16.0
 
 

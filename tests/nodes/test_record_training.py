@@ -72,7 +72,8 @@ def test_what_stays_at_a_node_trains_as_without_privacy() -> None:
         **{
             name: getattr(TrainConfig(), name)
             for name in (
-                "objective", "private", "optimiser", "noise_multiplier", "learning_rate", "steps"
+                "objective", "private", "optimiser", "noise_multiplier", "learning_rate", "steps",
+                "temperature", "gain_std",
             )
         },
     }  # fmt: skip
