@@ -93,6 +93,8 @@ def command(
     seeds with their range. A device left out is scored by a head on its own validation rows, which
     its threshold takes anyway; nobody trained on its rows.
 
+    An interrupt ends it with a table of what is done, and status 130.
+
     Of a folder of series (SKAB, ASD) rows are windows, every series is a device, and quality is
     that of the steps in time, without point adjustment.
 
@@ -132,6 +134,8 @@ def command(
         with out.open("a") as file:
             file.write(text + "\n")
     click.echo(json.dumps(facts, indent=2) if as_json else text)
+    if len(facts["results"]) < facts["wanted"]:
+        raise click.exceptions.Exit(130)
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ class _Run:
         results = _watched(found, len(chosen) * len(seeds), ("FPR at TPR 0.999", "fpr_at_tpr_999"))
         table = markdown(results, columns_of(results))
         text = f"{_caption(self.settings)}\n\n{table}\n\n{_rates(results, max_fpr)}\n"
-        return _facts(self.settings, results), text
+        return _facts(self.settings, results, len(chosen) * len(seeds)), text
 
     def on_series(self) -> tuple[dict[str, Any], str]:
         from fl_core.contest import markdown
@@ -188,7 +192,7 @@ class _Run:
         found = compare_series(chosen, series, window=window, seeds=seeds, max_fpr=max_fpr)
         results = _watched(found, len(chosen) * len(seeds), ("AUC-PR", "auc_pr"))
         text = f"{_caption(self.settings)}\n\n{markdown(results, SERIES_COLUMNS)}\n"
-        return _series_facts(self.settings, results), text
+        return _series_facts(self.settings, results, len(chosen) * len(seeds)), text
 
     def _methods(self, columns: Sequence[str]) -> list[Contender]:
         rounds = self.settings["rounds"]
@@ -199,17 +203,23 @@ class _Run:
 
 
 def _watched(found: Iterable[_Result], wanted: int, shown: tuple[str, str]) -> list[_Result]:
-    """Gather results as they come, and show how far it is."""
+    """Gather results as they come, and show how far it is; an interrupt keeps what there is."""
     results: list[_Result] = []
     title, column = shown
     with _progress() as progress:
         task = progress.add_task("", total=wanted)
-        for result in found:
-            results.append(result)
-            progress.update(task, advance=1, description=f"{result.name}, seed {result.seed}")
-            if progress.disable:  # nobody watches: a log of hours tells where it is
-                place = f"{len(results)}/{wanted} {result.name}, seed {result.seed}"
-                click.echo(f"{place}: {title} {result.mean(column):.4f}", err=True)
+        try:
+            for result in found:
+                results.append(result)
+                progress.update(task, advance=1, description=f"{result.name}, seed {result.seed}")
+                if progress.disable:  # nobody watches: a log of hours tells where it is
+                    place = f"{len(results)}/{wanted} {result.name}, seed {result.seed}"
+                    click.echo(f"{place}: {title} {result.mean(column):.4f}", err=True)
+        except KeyboardInterrupt:
+            if not results:
+                raise
+    if len(results) < wanted:
+        click.echo(f"stopped: the table has {len(results)} of {wanted} results", err=True)
     return results
 
 
@@ -259,7 +269,7 @@ def _rates(results: Sequence[Result], max_fpr: float) -> str:
     return "\n".join(lines)
 
 
-def _facts(settings: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
+def _facts(settings: dict[str, Any], results: Sequence[Result], wanted: int) -> dict[str, Any]:
     def own(result: Result) -> dict[str, Any]:
         return {
             "leakage": None if math.isnan(result.leakage) else result.leakage,
@@ -271,14 +281,18 @@ def _facts(settings: dict[str, Any], results: Sequence[Result]) -> dict[str, Any
             },
         }
 
-    return {"settings": settings, "results": [_common(each) | own(each) for each in results]}
+    found = [_common(each) | own(each) for each in results]
+    return {"settings": settings, "wanted": wanted, "results": found}
 
 
-def _series_facts(settings: dict[str, Any], results: Sequence[SeriesResult]) -> dict[str, Any]:
+def _series_facts(
+    settings: dict[str, Any], results: Sequence[SeriesResult], wanted: int
+) -> dict[str, Any]:
     def own(result: SeriesResult) -> dict[str, Any]:
         return {"series": {name: each.to_dict() for name, each in result.series.items()}}
 
-    return {"settings": settings, "results": [_common(each) | own(each) for each in results]}
+    found = [_common(each) | own(each) for each in results]
+    return {"settings": settings, "wanted": wanted, "results": found}
 
 
 def _common(result: Result | SeriesResult) -> dict[str, Any]:

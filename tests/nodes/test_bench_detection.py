@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from fl_core import contest
 from fl_core.data.sources import load_device
 from fl_core.errors import DataError
 from fl_core.federated import train_federated
@@ -110,6 +111,24 @@ def test_planted_anomalies_are_measured_kind_by_kind(sites: Path) -> None:
     common = ("--data", str(sites), "--seeds", "1", "--no-left-out", "--planted")
     found = run(*common, "--only", "PCA, alone")
     assert "| AUC, burst | AUC, foreign |" in found.output
+
+
+def test_an_interrupt_keeps_what_is_done(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = contest.compare
+
+    def interrupted(*args, **options):
+        yield next(whole(*args, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(contest, "compare", interrupted)
+    out = tmp_path / "table.md"
+    common = ("--data", str(sites), "--seeds", "2", "--no-left-out", "--only", "PCA, alone")
+    found = run(*common, "--out", str(out))
+    assert found.exit_code == 130
+    assert "1 of 2 results" in found.stderr
+    assert "| PCA, alone |" in out.read_text()
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
