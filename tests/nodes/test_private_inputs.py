@@ -45,6 +45,8 @@ from tests.support.private import (
     DELTA,
     EPSILON,
     MULTIPLIER,
+    NAMES,
+    RUN,
     N,
     full_weight,
     make_settings,
@@ -56,7 +58,6 @@ from tests.support.private import (
 from tests.support.randomness import InsecureLabelledRng
 from tests.support.run import DIM, EMBEDDING, Run, make_plan, make_state
 
-RUN: Final = b"R" * 16
 GOOD: Final = LocalUpdate(
     np.full(DIM, 0.01, dtype=np.float32), np.full(EMBEDDING, 0.1, np.float32), 0.5, 1.0, 2.0, 100
 )
@@ -155,9 +156,6 @@ def test_a_node_whose_training_gives_no_update_is_in_the_sum_and_says_so_to_itse
     (abstained,) = run.of(Abstained, "node-3")
     assert "an update" in abstained.reason  # type: ignore[union-attr]
     assert len(run.ledgers["node-3"].history()) == 1, "its zeros cost what anything costs"
-
-
-NAMES: Final = tuple(f"node-{index}" for index in range(N))
 
 
 # --- noise ---------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import pytest
@@ -33,7 +32,11 @@ from secagg.wire.messages import Heartbeat, Hello, Message, Welcome
 from tests.support.fleet import COORDINATOR, TestSigner
 from tests.support.private import (
     EPSILON,
+    KEYS,
     LINES,
+    NAMES,
+    RUN,
+    SCHEMES,
     N,
     guard,
     noise_of,
@@ -43,12 +46,6 @@ from tests.support.private import (
     private_run,
 )
 from tests.support.run import Run
-
-RUN: Final = b"R" * 16
-NAMES: Final = tuple(f"node-{index}" for index in range(N))
-KEYS: Final = {name: TestSigner(name).public for name in NAMES}
-SCHEMES: Final = ("masking", "ckks")
-
 
 # --- receipts ------------------------------------------------------------------------------------
 

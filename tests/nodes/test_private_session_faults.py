@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import pytest
@@ -30,10 +29,14 @@ from secagg.errors import ConfigError, DecodeError, LocalProtocolError, OfferRef
 from secagg.types import NodeId
 from secagg.wire.codec import decode, encode
 from secagg.wire.messages import RoundMessage, RoundOffer
-from tests.support.fleet import COORDINATOR, TestSigner
+from tests.support.fleet import COORDINATOR
 from tests.support.private import (
     EPSILON,
+    KEYS,
     LINES,
+    NAMES,
+    RUN,
+    SCHEMES,
     N,
     guard,
     noise_of,
@@ -43,11 +46,6 @@ from tests.support.private import (
     private_run,
 )
 from tests.support.run import Run, message_of
-
-RUN: Final = b"R" * 16
-NAMES: Final = tuple(f"node-{index}" for index in range(N))
-KEYS: Final = {name: TestSigner(name).public for name in NAMES}
-SCHEMES: Final = ("masking", "ckks")
 
 
 def refusal(offer: RoundOffer, policy: NodePolicy | None = None) -> tuple[str, str]:

@@ -37,6 +37,10 @@ LINES: Final = {
     "max_rounds_a_day": 8,
 }
 """Key to the line of `policy.toml` that it is said to stand in."""
+RUN: Final = b"R" * 16
+NAMES: Final = tuple(f"node-{index}" for index in range(N))
+KEYS: Final = {name: TestSigner(name).public for name in NAMES}
+SCHEMES: Final = ("masking", "ckks")
 
 
 def make_settings(**changes: object) -> PrivacySettings:
