@@ -12,7 +12,6 @@ on both, and its rate on the rows to come is held against a binomial distributio
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,14 +19,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.planted import planted_devices, planted_parser
 from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.contender_encoders import head_score
-from fl_core.contest import rate_interval, thin_out
-from fl_core.data.dataset import DeviceData, drop_columns
-from fl_core.data.sources import list_devices, load_device
+from fl_core.contest import rate_interval
+from fl_core.data.dataset import DeviceData
 from fl_core.federated import train_federated
-from fl_core.planted import plant
 from fl_core.scoring import benign_threshold
 
 __all__ = ["RULES", "Kept", "main", "measure"]
@@ -64,15 +62,14 @@ def measure(devices: Sequence[DeviceData], *, seed: int, rounds: int = ROUNDS) -
     """Train one federation, then set every device's threshold by every rule.
 
     Args:
-        devices: At least two; test rows are not read.
-        seed: Of what is planted and of training.
+        devices: As `planted_devices` makes them.
+        seed: Of training.
         rounds: Of the federation.
     """
-    made = plant(devices, seed=seed)
-    rows = [(each.train, each.validation) for each in made]
+    rows = [(each.train, each.validation) for each in devices]
     model = ModelConfig(rows[0][0].shape[1])
     theta = train_federated(rows, model=model, config=TrainConfig(), rounds=rounds, seed=seed)
-    for device in made:
+    for device in devices:
         score = head_score(theta, model, device.train)
         benign, planted = score(device.test_benign), score(device.test_attack)
         low, high = rate_interval(len(benign), MAX_FPR)
@@ -96,20 +93,10 @@ def measure(devices: Sequence[DeviceData], *, seed: int, rounds: int = ROUNDS) -
 
 def main() -> None:
     """Measure and print one line a rule."""
-    parser = argparse.ArgumentParser(prog="python -m bench.thresholds")
-    parser.add_argument("--data", default="builtin", help="`builtin`, or a path")
-    parser.add_argument("--drop", action="append", default=[], help="columns to leave out")
-    parser.add_argument("--every", type=int, default=1, help="one training row in so many")
-    parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args()
+    args = planted_parser("bench.thresholds").parse_args()
     found: list[Kept] = []
     for seed in range(args.seeds):
-        devices = [load_device(args.data, name, seed=seed) for name in list_devices(args.data)]
-        if args.drop:
-            devices = [drop_columns(each, args.drop) for each in devices]
-        if args.every > 1:
-            devices = [thin_out(each, args.every) for each in devices]
-        found += measure(devices, seed=seed)
+        found += measure(planted_devices(args, seed), seed=seed)
     print("| threshold set on | scores (median) | mean rate | too many | too few | of | recall |")
     print("|---|---|---|---|---|---|---|")
     for rule in RULES:

@@ -29,7 +29,7 @@ __all__ = [
 EPSILON: Final = 1e-5
 """Added to the variance in `standardised`, so that a constant embedding gives zeros."""
 
-SHRINKAGE: Final = 0.1
+SHRINKAGE: Final = 0.01
 """Share of the mean variance that is added to every variance of the covariance: keeps it
 invertible for any number of rows and damps directions that the benign rows hardly use."""
 

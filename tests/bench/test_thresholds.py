@@ -10,6 +10,7 @@ import pytest
 from bench.thresholds import RULES, measure
 from fl_core.data.dataset import DeviceData
 from fl_core.data.sources import list_devices, load_device
+from fl_core.planted import plant
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def test_every_rule_is_measured_on_every_device_without_a_test_row(
     devices: list[DeviceData],
 ) -> None:
     blind = [replace(each, test_benign=each.test_benign * np.nan) for each in devices]
-    found = list(measure(blind, seed=0, rounds=1))
+    found = list(measure(plant(blind, seed=0), seed=0, rounds=1))
     assert [each.rule for each in found] == [*RULES] * 2
     for device, own in zip(devices, (found[: len(RULES)], found[len(RULES) :]), strict=True):
         scores = {each.rule: each.scores for each in own}
