@@ -27,7 +27,7 @@ from fl_core.federated import train_federated
 from fl_core.parameters import initial_parameters
 from fl_core.series_metrics import series_quality
 
-__all__ = ["main", "measure", "train"]
+__all__ = ["load", "main", "measure", "model_of", "train"]
 
 WINDOW: Final = 16
 ROUNDS: Final = 6
@@ -75,7 +75,7 @@ def measure(
     return np.asarray(np.mean(table, axis=0), dtype=np.float64)
 
 
-def _load(folder: str) -> tuple[Series, ...]:
+def load(folder: str) -> tuple[Series, ...]:
     names = list_series(Path(folder))
     if not names:
         raise BenchError(f"{folder}: no series", hint="give a folder in the layout of SKAB or ASD")
@@ -93,7 +93,7 @@ def main() -> None:
     for name, config in SETTINGS.items():
         if not (folder := getattr(args, name)):
             continue
-        series = _load(folder)
+        series = load(folder)
         model = model_of(series)
         runs: dict[str, list[NDArray[np.float64]]] = {"federated": [], "untrained": []}
         for seed in args.seeds:

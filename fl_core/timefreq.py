@@ -26,17 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Path", "Reconstruction", "Stage", "TimeFrequencyEncoder"]
 
-FLOOR: Final = 1e-3
-"""Added to a squared error before its logarithm: errors far below the noise are all alike."""
-
-ERROR_SHARE: Final = 2
-"""Errors are means over the last W / 2 time steps: long enough for a steady one to show."""
+FLOOR: Final = 1e-6
+"""Added to a variance before its root: spreads far below the noise are all alike."""
 
 TREND_SHARE: Final = 4
 """Residuals are taken of the last time step, for an alert that says "now", and over W / 4 steps."""
 
-RESIDUAL_GAIN: Final = 3.0
-"""Factor of the residuals, which brings their spread to that of the logarithms."""
+SPREAD_GAIN: Final = 3.0
+"""Factor of the spreads against the residuals. Spreads do not see a level that drifts, as sensors'
+levels do, so they weigh more; residuals see the exact relation of channels, step by step."""
 
 
 def _normed(values: Tensor) -> Tensor:
@@ -188,19 +186,19 @@ class TimeFrequencyEncoder(Encoder):
             found: What both paths make of them.
 
         Returns:
-            Shape (B, 7 C). First the residuals of the last step times `RESIDUAL_GAIN`, by the last
-            stage: C of the time path, C of the frequency path; and the same of their means over the
-            last W / 4 steps. Then log(e + FLOOR), with e the mean squared error over the last W / 2
-            steps and over the stages: C of the time path, C of the frequency path, C between both.
+            Shape (B, 7 C). First the residuals of the last step, by the last stage: C of the time
+            path, C of the frequency path; and the same of their means over the last W / 4 steps.
+            Then `SPREAD_GAIN` sqrt(v + FLOOR), with v the variance over the window, averaged over
+            the stages, of the residuals: C of the time path, C of the frequency path, C of the one
+            path's reconstruction minus the other's.
 
         Source: seed 003, introduction; specs/90-learning.md L-43.
         """
         time, frequency = torch.stack(found.time), torch.stack(found.frequency)
-        errors = (time - target, frequency - target, time - frequency)  # L-43
-        recent = slice(-max(1, self.window // ERROR_SHARE), None)
-        means = [each[:, :, recent].square().mean(dim=(0, 2)) for each in errors]  # (B, C) each
+        errors = (time - target, frequency - target, time - frequency)  # L-43, (stages, B, W, C)
+        variances = [each.var(dim=2, correction=0).mean(dim=0) for each in errors]  # (B, C) each
         trend = slice(-max(1, self.window // TREND_SHARE), None)
         last = [each[-1, :, -1] for each in errors[:2]]
         steady = [each[-1, :, trend].mean(dim=1) for each in errors[:2]]
-        residuals = RESIDUAL_GAIN * torch.cat((*last, *steady), dim=1)  # (B, 4 C)
-        return torch.cat((residuals, torch.log(torch.cat(means, dim=1) + FLOOR)), dim=1)
+        spreads = SPREAD_GAIN * torch.sqrt(torch.cat(variances, dim=1) + FLOOR)  # (B, 3 C)
+        return torch.cat((*last, *steady, spreads), dim=1)

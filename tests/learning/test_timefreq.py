@@ -15,7 +15,7 @@ from fl_core.encoders import build_encoder, embed
 from fl_core.errors import ModelError
 from fl_core.objectives import local_step
 from fl_core.parameters import ParamSpec, initial_parameters
-from fl_core.timefreq import FLOOR, RESIDUAL_GAIN, TimeFrequencyEncoder
+from fl_core.timefreq import FLOOR, SPREAD_GAIN, TimeFrequencyEncoder
 from fl_core.training import train_local
 
 W, C = 16, 3
@@ -238,13 +238,29 @@ def test_the_embedding_is_the_discrepancies_of_both_paths():
     time = np.stack([each.detach().numpy() for each in found.time])
     frequency = np.stack([each.detach().numpy() for each in found.frequency])
     pairs = ((time, x), (frequency, x), (time, frequency))
-    wanted = [np.square(a - b)[..., -W // 2 :, :].mean(axis=(0, 2)) for a, b in pairs]
+    variances = [(a - b).var(axis=2).mean(axis=0) for a, b in pairs]
     z = embed(encoder, TRAIN[:4].astype(np.float32))
-    residuals = [RESIDUAL_GAIN * (path[-1] - x) for path in (time, frequency)]
+    residuals = [path[-1] - x for path in (time, frequency)]
     first = [each[:, -1] for each in residuals]
     first += [each[:, -W // 4 :].mean(axis=1) for each in residuals]
+    spreads = SPREAD_GAIN * np.sqrt(np.concatenate(variances, axis=1) + FLOOR)
     assert np.allclose(z[:, : 4 * C], np.concatenate(first, axis=1), atol=1e-4)
-    assert np.allclose(z[:, 4 * C :], np.log(np.concatenate(wanted, axis=1) + FLOOR), atol=1e-4)
+    assert np.allclose(z[:, 4 * C :], spreads, atol=1e-4)
+
+
+@pytest.mark.req("L-43")
+def test_a_level_moves_the_residuals_and_not_the_spreads():
+    encoder = build_encoder(MODEL, START)
+    rows = torch.from_numpy(TRAIN[:4].astype(np.float32))
+    x, found = encoder.windows(rows), encoder.reconstruct(rows)
+    usual = encoder.discrepancies(x, found).detach().numpy()
+    moved = encoder.discrepancies(x - 1.5, found).detach().numpy()
+    assert np.allclose(moved[:, : 4 * C], usual[:, : 4 * C] + 1.5, atol=1e-4)
+    assert np.allclose(moved[:, 4 * C :], usual[:, 4 * C :], atol=1e-4)
+    one = replace(found, time=found.time[-1:], frequency=found.frequency[-1:])
+    usual = encoder.discrepancies(x, one).detach().numpy()
+    wider = encoder.discrepancies(one.time[0] + 2.0 * (x - one.time[0]), one).detach().numpy()
+    assert np.allclose(wider[:, 4 * C : 5 * C], 2.0 * usual[:, 4 * C : 5 * C], atol=1e-3)
 
 
 def broken_rhythm() -> np.ndarray:
