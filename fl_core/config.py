@@ -175,9 +175,8 @@ class TrainConfig(Settings):
     contrast_weight: float = 1.0
     """Factor of InfoNCE; 0 switches it off."""
 
-    temperature: float = 0.02
-    """tau of InfoNCE (specs/90-learning.md section 4); lower sharpens the contrast. Training that
-    protects single rows wants more: `nodes.record_training` takes 0.2."""
+    temperature: float = 0.2
+    """tau of InfoNCE (specs/90-learning.md section 4); lower sharpens the contrast."""
 
     align_weight: float = 1.0
     """Factor of the alignment to the global reference; 0 switches it off. Below about 2 the
@@ -207,9 +206,9 @@ class TrainConfig(Settings):
     noise_std: float = 0.05
     """Standard deviation of the noise on a view's features, in node standard deviations."""
 
-    gain_std: float = 0.0
+    gain_std: float = 0.1
     """Standard deviation of the common gain of one stream and window: a slightly busier moment.
-    What a view may do, the encoder learns to overlook: with it, bursts are found less well."""
+    What a view may do, the encoder learns to overlook: bursts a little, too."""
 
     drop_rate: float = 0.0
     """Probability that a view misses a stream's window, that is, shows the node's mean there. More
