@@ -22,13 +22,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.series_federated import SETTINGS, WINDOW, load, model_of, train
 from bench.series_planting import KINDS, SETS, pieces, plant, shortened
 from fl_core.baselines import pca_score
-from fl_core.config import ModelConfig
+from fl_core.config import ModelConfig, TrainConfig
+from fl_core.contender_encoders import SERIES
 from fl_core.data.dataset import Matrix
 from fl_core.data.series import Series, split_windows, step_windows
+from fl_core.data.sources import load_all_series
 from fl_core.encoders import build_encoder
+from fl_core.federated import train_federated
 from fl_core.normalise import Normaliser
 from fl_core.parameters import initial_parameters
 from fl_core.scoring import EmbeddingStatistics
@@ -39,6 +41,8 @@ __all__ = ["main", "quality"]
 
 FREE_RUN: Final = Path("anomaly-free") / "anomaly-free.csv"
 """Where SKAB keeps its run without anomalies; the first column is the time."""
+
+ROUNDS: Final = 8
 
 SHARES: Final = {"skab": 0.6, "asd": 0.8}
 """Share of a normal part that is the new series' normal part."""
@@ -103,9 +107,9 @@ def quality(series: Sequence[Series], planted: Sequence[Sequence[Series]], fit: 
     """
     found: dict[str, list[list[float]]] = {}
     for i, each in enumerate(series):
-        score = fit(split_windows(each, WINDOW)[0])
+        score = fit(split_windows(each, SERIES.window)[0])
         for kind, table in enumerate(planted):
-            for name, scores in score(step_windows(table[i], WINDOW)).items():
+            for name, scores in score(step_windows(table[i], SERIES.window)).items():
                 kinds = found.setdefault(name, [[] for _ in planted])
                 kinds[kind].append(auc_pr(table[i].labels, scores))
     return {name: np.array(kinds).mean(axis=1) for name, kinds in found.items()}
@@ -133,7 +137,7 @@ def _fit_heads(encoder: TimeFrequencyEncoder, label: str) -> _Fit:
 
 def _sets(name: str, folder: str) -> dict[str, list[Series]]:
     """Return the new series of a set's normal parts, by the names of `SETS`."""
-    series = load(folder)
+    series = load_all_series(folder)
     if name == "asd":
         return {"asd": [shortened(each, SHARES[name], ASD_STEPS) for each in series]}
     channels = series[0].channels
@@ -165,13 +169,17 @@ def _planted(name: str, series: Sequence[Series]) -> list[list[Series]]:
 
 
 def _encoders(
-    name: str, series: Sequence[Series], model: ModelConfig, seed: int
+    series: Sequence[Series], model: ModelConfig, seed: int
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield the parameters that are compared."""
-    config = SETTINGS[name]
-    yield "", train(series, model, config, seed=seed)
+    rows = [split_windows(each, SERIES.window) for each in series]
+
+    def trained(config: TrainConfig) -> NDArray[np.float32]:
+        return train_federated(rows, model=model, config=config, rounds=ROUNDS, seed=seed)
+
+    yield "", trained(SERIES.config)
     yield "no training", initial_parameters(model, seed)
-    yield "no contrast", train(series, model, replace(config, contrast_weight=0.0), seed=seed)
+    yield "no contrast", trained(replace(SERIES.config, contrast_weight=0.0))
 
 
 def _measure(name: str, folder: str, seeds: Sequence[int]) -> None:
@@ -179,7 +187,7 @@ def _measure(name: str, folder: str, seeds: Sequence[int]) -> None:
     planted = {key: _planted(key, series) for key, series in sets.items()}
     first = next(iter(sets.values()))
     known = [*first, *sets.get("run", [])]
-    model = model_of(known)
+    model = SERIES.model(SERIES.window * len(known[0].channels))
     found: dict[str, list[NDArray[np.float64]]] = {}
 
     def add(fit: _Fit) -> None:
@@ -189,7 +197,7 @@ def _measure(name: str, folder: str, seeds: Sequence[int]) -> None:
 
     add(_fit_pca)
     for seed in seeds:
-        for label, params in _encoders(name, known, model, seed):
+        for label, params in _encoders(known, model, seed):
             encoder = build_encoder(model, params).eval()
             assert isinstance(encoder, TimeFrequencyEncoder)
             add(_fit_heads(encoder, label))
@@ -212,7 +220,7 @@ def main() -> None:
     parser.add_argument("--asd", help="folder of ASD")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
-    for name in SETTINGS:
+    for name in SHARES:
         if folder := getattr(args, name):
             _measure(name, folder, args.seeds)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bench.series_federated import WINDOW, model_of
 from bench.series_planted import _views, quality
 from bench.series_planting import SETS, plant, shortened
+from fl_core.contender_encoders import SERIES
 from fl_core.data.series import Series
 from fl_core.encoders import build_encoder, embed
 from fl_core.parameters import initial_parameters
@@ -27,7 +27,7 @@ def test_every_kind_is_measured_by_itself() -> None:
     label = planted[0][0].labels
 
     def fit(train: np.ndarray) -> object:
-        assert train.shape[1] == WINDOW * C
+        assert train.shape[1] == SERIES.window * C
         return lambda rows: {"perfect": label.astype(float), "constant": np.zeros(len(rows))}
 
     assert not np.array_equal(label, planted[1][0].labels)
@@ -38,9 +38,9 @@ def test_every_kind_is_measured_by_itself() -> None:
 
 
 def test_the_first_view_is_the_embedding() -> None:
-    model = model_of([series()])
+    model = SERIES.model(SERIES.window * C)
     encoder = build_encoder(model, initial_parameters(model, 0)).eval()
-    rows = np.random.default_rng(0).normal(size=(6, WINDOW * C)).astype(np.float32)
+    rows = np.random.default_rng(0).normal(size=(6, SERIES.window * C)).astype(np.float32)
     views = _views(encoder, rows)
     assert np.allclose(views["as it is"], embed(encoder, rows), atol=1e-6)
     assert views["time path alone"].shape == (6, 3 * C)
