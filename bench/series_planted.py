@@ -129,7 +129,10 @@ def _fit_heads(encoder: TimeFrequencyEncoder, label: str) -> _Fit:
 
     def fit(own: Matrix) -> Callable[[Matrix], _Views]:
         normaliser = Normaliser.fit(own)
-        heads = {k: EmbeddingStatistics.fit(z) for k, z in views(normaliser, own).items()}
+        heads = {
+            k: EmbeddingStatistics.fit(z, window=SERIES.window)
+            for k, z in views(normaliser, own).items()
+        }
         return lambda rows: {k: heads[k].distance(z) for k, z in views(normaliser, rows).items()}
 
     return fit

@@ -235,7 +235,8 @@ def head_score(params: ArrayLike, model: ModelConfig, rows: ArrayLike) -> ScoreF
         DataError, ModelError: as `fl_core.detector.Detector.fit_head`.
     """
     encoder, normaliser = build_encoder(model, params), Normaliser.fit(rows)
-    statistics = EmbeddingStatistics.fit(embed(encoder, normaliser.apply(rows)))
+    own = embed(encoder, normaliser.apply(rows))
+    statistics = EmbeddingStatistics.fit(own, window=model.window)
     return lambda values: statistics.distance(embed(encoder, normaliser.apply(values)))
 
 

@@ -164,16 +164,18 @@ class Detector:
                 hint="a head needs at least 2 training rows and 1 validation row",
             )
 
+        _, window = window_layout(feature_names)
+
         def fitted(rows: NDArray[np.float64]) -> tuple[Normaliser, EmbeddingStatistics]:
             found = normaliser or Normaliser.fit(rows)
-            return found, EmbeddingStatistics.fit(embed(encoder, found.apply(rows)))
+            z = embed(encoder, found.apply(rows))
+            return found, EmbeddingStatistics.fit(z, window=window)
 
         def score_by(rows: NDArray[np.float64]) -> Callable[..., NDArray[np.float64]]:
             found, statistics = fitted(rows)
             return lambda values: statistics.distance(embed(encoder, found.apply(values)))
 
         scores = score_by(own)(held_out)
-        _, window = window_layout(feature_names)
         crossed = cross_scores(score_by, own, gap=window - 1)  # L-13
         unseen = np.concatenate((crossed, scores))
         threshold = benign_threshold(unseen, max_fpr)

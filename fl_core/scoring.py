@@ -19,6 +19,7 @@ from fl_core.errors import ModelError
 
 __all__ = [
     "EPSILON",
+    "SERIES_SHRINKAGE",
     "SHRINKAGE",
     "EmbeddingStatistics",
     "benign_threshold",
@@ -32,6 +33,9 @@ EPSILON: Final = 1e-5
 SHRINKAGE: Final = 0.01
 """Share of the mean variance that is added to every variance of the covariance: keeps it
 invertible for any number of rows and damps directions that the benign rows hardly use."""
+
+SERIES_SHRINKAGE: Final = 0.1
+"""The same for windows of a series: neighbours share their steps, so they are worth fewer rows."""
 
 _TINY: Final = 1e-9
 """Least spread, and least variance added, for embeddings that do not vary at all."""
@@ -73,8 +77,12 @@ class EmbeddingStatistics:
             raise ModelError(f"embedding statistics have the spread {self.spread}")
 
     @classmethod
-    def fit(cls, embeddings: ArrayLike) -> EmbeddingStatistics:
+    def fit(cls, embeddings: ArrayLike, *, window: int = 1) -> EmbeddingStatistics:
         """Fit to benign embeddings of shape (n, k), n >= 1.
+
+        Args:
+            embeddings: Of rows, in any order.
+            window: Time steps in a row, above 1 where rows are windows of a series.
 
         Raises:
             ModelError: no embeddings, or values that are not finite.
@@ -87,7 +95,8 @@ class EmbeddingStatistics:
         mean = both.mean(axis=0)
         centred = both - mean
         covariance = centred.T @ centred / len(z)
-        ridge = SHRINKAGE * float(np.trace(covariance)) / len(covariance) + _TINY
+        shrinkage = SERIES_SHRINKAGE if window > 1 else SHRINKAGE
+        ridge = shrinkage * float(np.trace(covariance)) / len(covariance) + _TINY
         precision = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
         whitening = np.linalg.cholesky((precision + precision.T) / 2.0)
         return cls(spread, mean, whitening.astype(np.float64, copy=False))

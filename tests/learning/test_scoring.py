@@ -8,6 +8,7 @@ from fl_core.encoders import standardise
 from fl_core.errors import ModelError
 from fl_core.scoring import (
     EPSILON,
+    SERIES_SHRINKAGE,
     SHRINKAGE,
     EmbeddingStatistics,
     benign_threshold,
@@ -16,16 +17,17 @@ from fl_core.scoring import (
 
 
 @pytest.mark.req("L-10")
-def test_the_score_is_the_mahalanobis_length():
+@pytest.mark.parametrize(("window", "shrinkage"), [(1, SHRINKAGE), (16, SERIES_SHRINKAGE)])
+def test_the_score_is_the_mahalanobis_length(window, shrinkage):
     rng = np.random.default_rng(0)
     z = rng.normal(size=(200, 4)) @ rng.normal(size=(4, 4)) + 5
-    statistics = EmbeddingStatistics.fit(z)
+    statistics = EmbeddingStatistics.fit(z, window=window)
     direction = (z - z.mean(axis=1, keepdims=True)) / np.sqrt(
         z.var(axis=1, keepdims=True) + EPSILON
     )
     both = np.hstack([z / z.std(), direction])
     covariance = np.cov(both.T, bias=True)
-    covariance += SHRINKAGE * np.trace(covariance) / 8 * np.eye(8)
+    covariance += shrinkage * np.trace(covariance) / 8 * np.eye(8)
     for row, score in zip(both[:5], statistics.distance(z[:5]), strict=True):
         centred = row - both.mean(axis=0)
         expected = np.sqrt(centred @ np.linalg.solve(covariance, centred) / 8)
