@@ -127,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="append the tables to a file")
     options = parser.parse_args(arguments)
     use_one_thread()
+    if options.plots:
+        options.plots.mkdir(parents=True, exist_ok=True)
     try:
         loaded = [_load(options.data, options.drop, seed) for seed in range(options.seeds)]
         for figure in FIGURES:

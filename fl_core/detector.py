@@ -171,17 +171,19 @@ class Detector:
             z = embed(encoder, found.apply(rows))
             return found, EmbeddingStatistics.fit(z, window=window)
 
-        def score_by(rows: NDArray[np.float64]) -> Callable[..., NDArray[np.float64]]:
-            found, statistics = fitted(rows)
+        def score_by(
+            found: Normaliser, statistics: EmbeddingStatistics
+        ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
             return lambda values: statistics.distance(embed(encoder, found.apply(values)))
 
-        scores = score_by(own)(held_out)
-        crossed = cross_scores(score_by, own, gap=window - 1)  # L-13
+        used = fitted(own)
+        scores = score_by(*used)(held_out)
+        crossed = cross_scores(lambda some: score_by(*fitted(some)), own, gap=window - 1)  # L-13
         unseen = np.concatenate((crossed, scores))
         threshold = benign_threshold(unseen, max_fpr)
         reference = ScoreReference.fit(scores, threshold)
         counts = (len(own), len(held_out), len(unseen))
-        head = Head(device, *fitted(own), threshold, max_fpr, *counts, reference)
+        head = Head(device, *used, threshold, max_fpr, *counts, reference)
         return cls(model, np.asarray(params), tuple(feature_names), {device: head})
 
     @classmethod
