@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from bench.series_planting import KINDS, SETS, pieces, plant, shortened
+from fl_core.architectures import RESIDUALS, SPREADS
 from fl_core.baselines import pca_score
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.contender_encoders import SERIES
@@ -33,7 +34,7 @@ from fl_core.encoders import build_encoder
 from fl_core.federated import train_federated
 from fl_core.normalise import Normaliser
 from fl_core.parameters import initial_parameters
-from fl_core.scoring import EmbeddingStatistics
+from fl_core.scoring import HeadStatistics
 from fl_core.series_metrics import auc_pr
 from fl_core.timefreq import SPREAD_GAIN, Reconstruction, TimeFrequencyEncoder
 
@@ -51,6 +52,7 @@ ASD_STEPS: Final = 900
 """Test steps of a server that are planted in: six anomalies."""
 
 PCA: Final = "PCA of the windows"
+AS_IT_IS: Final = "as it is"
 
 SHORTEST: Final = 400
 """Normal steps that an experiment of SKAB needs to be shortened: all but one have them."""
@@ -58,32 +60,42 @@ SHORTEST: Final = 400
 FLOOR: Final = 1e-3
 """Added to a squared error before its logarithm, in the embedding that was taken earlier."""
 
-_Views = dict[str, NDArray[np.float64]]
-_Fit = Callable[[Matrix], Callable[[Matrix], _Views]]
+_Scores = dict[str, NDArray[np.float64]]
+_Fit = Callable[[Matrix], Callable[[Matrix], _Scores]]
 """Raw training windows (n, d) to what gives raw windows (m, d) their scores (m,), by name."""
+
+_Parts = tuple[NDArray[np.float64], ...]
+"""Parts of an embedding, shapes (n, k_i): each has statistics of its own."""
 
 
 @torch.inference_mode()
-def _views(encoder: TimeFrequencyEncoder, rows: NDArray[np.float32]) -> _Views:
-    """Return z, shape (n, 7 C), and what is compared with it."""
+def _views(encoder: TimeFrequencyEncoder, rows: NDArray[np.float32]) -> dict[str, _Parts]:
+    """Return the parts of z, and what is compared with them."""
     batch = torch.from_numpy(rows)
     x, found = encoder.windows(batch), encoder.reconstruct(batch)
     last = replace(found, time=found.time[-1:], frequency=found.frequency[-1:])
     z = encoder.discrepancies(x, found)
-    blocks, cut = z.chunk(7, dim=1), 4 * encoder.channels
+    cut = RESIDUALS * encoder.channels
+    blocks, residuals, spreads = z.chunk(RESIDUALS + SPREADS, dim=1), z[:, :cut], z[:, cut:]
+    last_z, logarithms = encoder.discrepancies(x, last), _logarithms(x, found)
     views = {
-        "as it is": z,
-        "residuals × 3": torch.cat((3.0 * z[:, :cut], z[:, cut:]), dim=1),
-        "residuals × 1/3": torch.cat((z[:, :cut] / 3.0, z[:, cut:]), dim=1),
-        "residuals alone": z[:, :cut],
-        "spreads alone": z[:, cut:],
-        "variances for spreads": torch.cat((z[:, :cut], z[:, cut:].square() / SPREAD_GAIN), dim=1),
-        "logarithms of errors": _logarithms(x, found),
-        "time path alone": torch.cat((blocks[0], blocks[2], blocks[4]), dim=1),
-        "frequency path alone": torch.cat((blocks[1], blocks[3], blocks[5]), dim=1),
-        "last stage alone": encoder.discrepancies(x, last),
+        AS_IT_IS: (residuals, spreads),
+        "one part": (z,),
+        "one part, residuals × 3": (torch.cat((3.0 * residuals, spreads), dim=1),),
+        "one part, residuals × 1/3": (torch.cat((residuals / 3.0, spreads), dim=1),),
+        "residuals alone": (residuals,),
+        "spreads alone": (spreads,),
+        "variances for spreads": (residuals, spreads.square() / SPREAD_GAIN),
+        "logarithms of errors": (logarithms,),
+        "these beside both": (residuals, spreads, logarithms),
+        "time path alone": (torch.cat(blocks[0:3:2], dim=1), blocks[4]),
+        "frequency path alone": (torch.cat(blocks[1:4:2], dim=1), blocks[5]),
+        "last stage alone": (last_z[:, :cut], last_z[:, cut:]),
     }
-    return {name: view.numpy().astype(np.float64) for name, view in views.items()}
+    return {
+        name: tuple(part.numpy().astype(np.float64) for part in parts)
+        for name, parts in views.items()
+    }
 
 
 def _logarithms(x: torch.Tensor, found: Reconstruction) -> torch.Tensor:
@@ -97,7 +109,7 @@ def _logarithms(x: torch.Tensor, found: Reconstruction) -> torch.Tensor:
     return torch.cat((3.0 * torch.cat((*last, *steady), dim=1), logs), dim=1)
 
 
-def quality(series: Sequence[Series], planted: Sequence[Sequence[Series]], fit: _Fit) -> _Views:
+def quality(series: Sequence[Series], planted: Sequence[Sequence[Series]], fit: _Fit) -> _Scores:
     """Return the mean AUC-PR of each kind, shape (kinds,), for each score by name.
 
     Args:
@@ -115,7 +127,7 @@ def quality(series: Sequence[Series], planted: Sequence[Sequence[Series]], fit: 
     return {name: np.array(kinds).mean(axis=1) for name, kinds in found.items()}
 
 
-def _fit_pca(own: Matrix) -> Callable[[Matrix], _Views]:
+def _fit_pca(own: Matrix) -> Callable[[Matrix], _Scores]:
     score = pca_score(own)
     return lambda rows: {PCA: score(rows)}
 
@@ -123,19 +135,29 @@ def _fit_pca(own: Matrix) -> Callable[[Matrix], _Views]:
 def _fit_heads(encoder: TimeFrequencyEncoder, label: str) -> _Fit:
     """Fit the head of L-10 to every view, or under another `label` to z alone."""
 
-    def views(normaliser: Normaliser, rows: Matrix) -> _Views:
-        found = _views(encoder, normaliser.apply(rows))
-        return {label: found["as it is"]} if label else found
-
-    def fit(own: Matrix) -> Callable[[Matrix], _Views]:
+    def fit(own: Matrix) -> Callable[[Matrix], _Scores]:
         normaliser = Normaliser.fit(own)
-        heads = {
-            k: EmbeddingStatistics.fit(z, window=SERIES.window)
-            for k, z in views(normaliser, own).items()
-        }
-        return lambda rows: {k: heads[k].distance(z) for k, z in views(normaliser, rows).items()}
+        views, error = _views(encoder, normaliser.apply(own)), pca_score(own)
+        kept = [AS_IT_IS] if label else list(views)
+        heads = {name: _fit_parts(views[name]) for name in kept}
+        usual = float(error(own).mean())
+
+        def score(rows: Matrix) -> _Scores:
+            now = _views(encoder, normaliser.apply(rows))
+            found = {name: head.distance(np.hstack(now[name])) for name, head in heads.items()}
+            if label:
+                return {label: found[AS_IT_IS]}
+            beside = np.square(found[AS_IT_IS]) + error(rows) / usual
+            return {**found, "as it is, and PCA": np.asarray(beside)}
+
+        return score
 
     return fit
+
+
+def _fit_parts(parts: _Parts) -> HeadStatistics:
+    widths = [part.shape[1] for part in parts]
+    return HeadStatistics.fit(np.hstack(parts), widths, window=SERIES.window)
 
 
 def _sets(name: str, folder: str) -> dict[str, list[Series]]:

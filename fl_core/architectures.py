@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTENTION_HEADS",
-    "DISCREPANCIES",
     "KERNEL",
     "NODE_WIDTH",
     "POOLINGS",
+    "RESIDUALS",
+    "SPREADS",
     "Shapes",
     "attention_heads",
     "parameter_shapes",
@@ -31,8 +32,12 @@ __all__ = [
 ATTENTION_HEADS: Final = 4
 """Attention heads of the time-frequency transformer; its width is a multiple of it."""
 
-DISCREPANCIES: Final = 7
-"""Numbers that it embeds for each channel: two residuals and an error of either path, a gap."""
+RESIDUALS: Final = 4
+"""Numbers that it embeds for each channel, first: two residuals of either path."""
+
+SPREADS: Final = 3
+"""Numbers that it embeds for each channel, last: how much either path's residual, and the one
+path's distance from the other, varies over the window."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Name and shape of each tensor."""

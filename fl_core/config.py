@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from fl_core.architectures import ATTENTION_HEADS, DISCREPANCIES, parameter_shapes
+from fl_core.architectures import ATTENTION_HEADS, RESIDUALS, SPREADS, parameter_shapes
 from fl_core.errors import ModelError
 from fl_core.settings import (
     Settings,
@@ -112,6 +112,17 @@ class ModelConfig(Settings):
     stages: int = 2
     """Stages of each path of a "timefreq" encoder, each with a reconstruction of its own."""
 
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Coordinates of each part of an embedding, whose statistics are apart (L-10).
+
+        Residuals and spreads of a "timefreq" encoder (L-43), else all together.
+        """
+        if self.kind != "timefreq":
+            return (self.embedding_dim,)
+        channels = self.input_dim // self.window
+        return (RESIDUALS * channels, SPREADS * channels)
+
     def __post_init__(self) -> None:
         if self.kind not in ENCODER_KINDS:
             raise ModelError(
@@ -150,12 +161,13 @@ class ModelConfig(Settings):
                 f"ModelConfig.hidden is {self.hidden} for a timefreq encoder",
                 hint=f"give one width, a multiple of {ATTENTION_HEADS}, such as (32,)",
             )
-        channels = self.input_dim // self.window
-        if self.embedding_dim != DISCREPANCIES * channels:
+        wanted = sum(self.parts)
+        if self.embedding_dim != wanted:
+            channels = self.input_dim // self.window
             raise ModelError(
                 f"ModelConfig.embedding_dim is {self.embedding_dim} for {channels} channels",
-                hint=f"a timefreq encoder embeds {DISCREPANCIES} numbers a channel: use "
-                f"{DISCREPANCIES * channels}",
+                hint=f"a timefreq encoder embeds {RESIDUALS + SPREADS} numbers a channel: use "
+                f"{wanted}",
             )
 
 

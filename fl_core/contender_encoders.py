@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fl_core.architectures import DISCREPANCIES
+from fl_core.architectures import RESIDUALS, SPREADS
 from fl_core.baselines import ScoreFunction, train_alone
 from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
@@ -24,7 +24,7 @@ from fl_core.federated import train_federated
 from fl_core.normalise import Normaliser
 from fl_core.parameters import ParamSpec, initial_parameters
 from fl_core.public_bank import PublicBank
-from fl_core.scoring import EmbeddingStatistics, standardised
+from fl_core.scoring import HeadStatistics, standardised
 
 __all__ = [
     "ABLATIONS",
@@ -100,7 +100,7 @@ class Recipe:
             kind=kind,
             window=self.window,
             hidden=(SERIES_WIDTH,),
-            embedding_dim=DISCREPANCIES * (width // self.window),
+            embedding_dim=(RESIDUALS + SPREADS) * (width // self.window),
         )
 
     def settings(self, kind: str) -> TrainConfig:
@@ -236,7 +236,7 @@ def head_score(params: ArrayLike, model: ModelConfig, rows: ArrayLike) -> ScoreF
     """
     encoder, normaliser = build_encoder(model, params), Normaliser.fit(rows)
     own = embed(encoder, normaliser.apply(rows))
-    statistics = EmbeddingStatistics.fit(own, window=model.window)
+    statistics = HeadStatistics.fit(own, model.parts, window=model.window)
     return lambda values: statistics.distance(embed(encoder, normaliser.apply(values)))
 
 

@@ -24,7 +24,7 @@ from fl_core.errors import DataError, ModelError
 from fl_core.normalise import Normaliser, checked_rows
 from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.score_reference import ScoreReference
-from fl_core.scoring import EmbeddingStatistics, benign_threshold
+from fl_core.scoring import HeadStatistics, benign_threshold
 
 __all__ = ["DEFAULT_MAX_FPR", "Detector", "Head"]
 
@@ -42,7 +42,7 @@ class Head:
     normaliser: Normaliser
     """From the device's training rows, or the public one of private training."""
 
-    statistics: EmbeddingStatistics
+    statistics: HeadStatistics
     """From the embeddings of the device's training rows."""
 
     threshold: float
@@ -108,10 +108,10 @@ class Detector:
             )
         if not self.heads:
             raise ModelError("a detector needs at least one head")
-        width = 2 * self.model.embedding_dim
+        width = self.model.embedding_dim
         for device, head in self.heads.items():
             fits = len(head.normaliser.location) == self.model.input_dim
-            if not fits or len(head.statistics.mean) != width or head.device != device:
+            if not fits or sum(head.statistics.widths) != width or head.device != device:
                 raise ModelError(f"the head of {device!r} does not fit the encoder")
 
     @cached_property
@@ -164,15 +164,15 @@ class Detector:
                 hint="a head needs at least 2 training rows and 1 validation row",
             )
 
-        _, window = window_layout(feature_names)
+        window = max(model.window, window_layout(feature_names)[1])
 
-        def fitted(rows: NDArray[np.float64]) -> tuple[Normaliser, EmbeddingStatistics]:
+        def fitted(rows: NDArray[np.float64]) -> tuple[Normaliser, HeadStatistics]:
             found = normaliser or Normaliser.fit(rows)
             z = embed(encoder, found.apply(rows))
-            return found, EmbeddingStatistics.fit(z, window=window)
+            return found, HeadStatistics.fit(z, model.parts, window=window)
 
         def score_by(
-            found: Normaliser, statistics: EmbeddingStatistics
+            found: Normaliser, statistics: HeadStatistics
         ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
             return lambda values: statistics.distance(embed(encoder, found.apply(values)))
 

@@ -25,23 +25,27 @@ from fl_core.errors import ModelError
 from fl_core.normalise import Normaliser
 from fl_core.parameters import ParamSpec
 from fl_core.score_reference import ScoreReference
-from fl_core.scoring import EmbeddingStatistics
+from fl_core.scoring import EmbeddingStatistics, HeadStatistics
 
 __all__ = ["FORMAT", "MAX_FILE_BYTES", "READABLE", "VERSION", "load", "save"]
 
 FORMAT: Final = "secagg-detector"
-VERSION: Final = 3
+VERSION: Final = 4
 """Of the layout: what is written."""
 
-READABLE: Final = (1, 2, 3)
+READABLE: Final = (1, 2, 3, 4)
 """Versions that are read. In the first, heads have no reference scores; before the third,
-thresholds were set on the scores of the validation rows alone."""
+thresholds were set on the scores of the validation rows alone; before the fourth, embeddings had
+one part."""
 
 MAX_FILE_BYTES: Final = 1 << 30
 """Largest file read: a thousand heads of the default model fit 1 % of it."""
 
 _KEY: Final = "detector"
-_HEAD_ARRAYS: Final = ("location", "scale", "spread", "mean", "whitening")
+_NORMALISER_ARRAYS: Final = ("location", "scale")
+_PART_ARRAYS: Final = ("spread", "mean", "whitening")
+"""Of each part of an embedding; of the second on with its number behind the name."""
+
 _HEAD_FIELDS: Final = {
     "device": str,
     "threshold": float,
@@ -62,16 +66,15 @@ def save(detector: Detector, path: Path) -> None:
     arrays: dict[str, NDArray[Any]] = {"params": detector.params}
     heads = []
     for i, head in enumerate(detector.heads.values()):
-        parts = (
-            head.normaliser.location,
-            head.normaliser.scale,
-            np.array([head.statistics.spread]),
-            head.statistics.mean,
-            head.statistics.whitening,
-        )
-        for name, part in zip(_HEAD_ARRAYS, parts, strict=True):
-            arrays[f"head.{i}.{name}"] = np.ascontiguousarray(part)
+        for name in _NORMALISER_ARRAYS:
+            arrays[f"head.{i}.{name}"] = np.ascontiguousarray(getattr(head.normaliser, name))
+        parts = head.statistics.parts
+        for suffix, part in zip(_suffixes(len(parts)), parts, strict=True):
+            for name in _PART_ARRAYS:
+                values = np.atleast_1d(getattr(part, name))
+                arrays[f"head.{i}.{name}{suffix}"] = np.ascontiguousarray(values)
         fields = {name: getattr(head, name) for name in (*_HEAD_FIELDS, "n_calibration")}
+        fields["parts"] = list(head.statistics.widths)
         fields["reference"] = None
         if (reference := head.reference) is not None:
             arrays[f"head.{i}.reference"] = np.stack((reference.levels, reference.shares))
@@ -91,6 +94,11 @@ def save(detector: Detector, path: Path) -> None:
     except (TypeError, ValueError) as error:
         raise ModelError(f"the provenance is not JSON: {error}") from error
     _write(path, to_safetensors(arrays, metadata={_KEY: text}))
+
+
+def _suffixes(parts: int) -> list[str]:
+    """Return what follows the names of `_PART_ARRAYS`, part by part."""
+    return ["", *(f".{number}" for number in range(1, parts))]
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -179,7 +187,12 @@ def _is_head(value: object, version: int) -> bool:
         return False
     reference = value.get("reference")
     fields = _HEAD_FIELDS | ({"n_calibration": int} if version > 2 else {})
-    return _has(value, fields, more={"reference"} if version > 1 else set()) and (
+    fields |= {"parts": list} if version > 3 else {}
+    if not _has(value, fields, more={"reference"} if version > 1 else set()):
+        return False
+    parts = value.get("parts", [1])
+    sound = bool(parts) and all(type(width) is int and width > 0 for width in parts)
+    return sound and (
         reference is None or (isinstance(reference, dict) and _has(reference, _REFERENCE_FIELDS))
     )
 
@@ -193,11 +206,17 @@ def _has(value: dict[str, Any], fields: dict[str, type], more: Set[str] = frozen
 def _expected(facts: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Work out which arrays, and of which shapes, the metadata promises."""
     model = ModelConfig.from_dict(facts["model"])
-    d, u = model.input_dim, 2 * model.embedding_dim
+    d, k = model.input_dim, model.embedding_dim
     shapes: dict[str, tuple[int, ...]] = {"params": (ParamSpec.from_model(model).dim,)}
     for i, head in enumerate(facts["heads"]):
-        for name, shape in zip(_HEAD_ARRAYS, ((d,), (d,), (1,), (u,), (u, u)), strict=True):
-            shapes[f"head.{i}.{name}"] = shape
+        widths = head.get("parts", [k])
+        if sum(widths) != k:
+            raise ModelError(f"a head has parts of {widths} coordinates for embeddings of {k}")
+        shapes |= {f"head.{i}.{name}": (d,) for name in _NORMALISER_ARRAYS}
+        for suffix, width in zip(_suffixes(len(widths)), widths, strict=True):
+            own = ((1,), (2 * width,), (2 * width, 2 * width))
+            for name, shape in zip(_PART_ARRAYS, own, strict=True):
+                shapes[f"head.{i}.{name}{suffix}"] = shape
         if head.get("reference"):
             shapes[f"head.{i}.reference"] = (2, head["reference"]["levels"])
     return shapes
@@ -226,8 +245,7 @@ def _detector(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Detecto
     for i, fields in enumerate(facts["heads"]):
         if fields["device"] in heads:
             raise ModelError(f"two heads are named {fields['device']!r}")
-        parts = {name: arrays.get(f"head.{i}.{name}") for name in (*_HEAD_ARRAYS, "reference")}
-        heads[fields["device"]] = _head(fields, parts)
+        heads[fields["device"]] = _head(fields, arrays, f"head.{i}.")
     return Detector(
         ModelConfig.from_dict(facts["model"]),
         arrays["params"],
@@ -237,15 +255,18 @@ def _detector(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Detecto
     )
 
 
-def _head(fields: dict[str, Any], parts: dict[str, Any]) -> Head:
-    sizes, reference = fields.get("reference"), None
-    if sizes:
-        levels, shares = parts["reference"]
+def _head(fields: dict[str, Any], arrays: dict[str, NDArray[Any]], prefix: str) -> Head:
+    fields = {"n_calibration": fields["n_validation"], "parts": [0], **fields}
+    parts = []
+    for suffix in _suffixes(len(fields.pop("parts"))):
+        spread, mean, whitening = (arrays[prefix + name + suffix] for name in _PART_ARRAYS)
+        parts.append(EmbeddingStatistics(float(spread[0]), mean, whitening))
+    if sizes := fields.pop("reference", None):
+        levels, shares = arrays[prefix + "reference"]
         reference = ScoreReference(levels, shares, sizes["count"], sizes["correlation"])
     return Head(
-        normaliser=Normaliser(parts["location"], parts["scale"]),
-        statistics=EmbeddingStatistics(
-            float(parts["spread"][0]), parts["mean"], parts["whitening"]
-        ),
-        **{"n_calibration": fields["n_validation"], **fields, "reference": reference},
+        normaliser=Normaliser(*(arrays[prefix + name] for name in _NORMALISER_ARRAYS)),
+        statistics=HeadStatistics(tuple(parts)),
+        reference=reference if sizes else None,
+        **fields,
     )

@@ -29,6 +29,7 @@ from fl_core.detector import Detector, Head
 from fl_core.encoders import build_encoder, standardise
 from fl_core.errors import ModelError
 from fl_core.normalise import CLIP
+from fl_core.scoring import JOINT_FLOOR, EmbeddingStatistics
 
 __all__ = [
     "FACTS_NAME",
@@ -79,40 +80,62 @@ class ExportCheck:
     """Bytes of the file."""
 
 
-class _Detection(nn.Module):
+class _Constants(nn.Module):
+    """Numbers of a head in float64."""
+
+    def __init__(self, **constants: Any) -> None:
+        super().__init__()
+        for name, value in constants.items():
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
+
+
+class _Length(_Constants):
+    """`EmbeddingStatistics.distance`, squared."""
+
+    mean: Tensor
+    whitening: Tensor
+    spread: Tensor
+
+    def __init__(self, part: EmbeddingStatistics) -> None:
+        super().__init__(mean=part.mean, whitening=part.whitening, spread=part.spread)
+
+    def forward(self, z: Tensor) -> Tensor:
+        both = torch.cat((z / self.spread, standardise(z)), dim=1)  # (n, 2k)
+        return torch.square((both - self.mean) @ self.whitening).mean(dim=1)  # (n,)
+
+
+class _Detection(_Constants):
     """`Detector.score` and the comparison with the threshold, for one head, in torch."""
 
     location: Tensor
     scale: Tensor
-    mean: Tensor
-    whitening: Tensor
-    spread: Tensor
     threshold: Tensor
 
     def __init__(self, detector: Detector, head: Head) -> None:
-        super().__init__()
+        normaliser = head.normaliser
+        super().__init__(
+            location=normaliser.location, scale=normaliser.scale, threshold=head.threshold
+        )
         self.encoder = build_encoder(detector.model, detector.params).requires_grad_(False)
-        constants = {
-            "location": head.normaliser.location,
-            "scale": head.normaliser.scale,
-            "mean": head.statistics.mean,
-            "whitening": head.statistics.whitening,
-            "spread": head.statistics.spread,
-            "threshold": head.threshold,
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, torch.tensor(value, dtype=torch.float64))
+        self.lengths = nn.ModuleList(_Length(part) for part in head.statistics.parts)
+        self.widths = list(head.statistics.widths)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         logs = torch.sign(rows) * torch.log1p(rows.abs())  # (n, d), float64
         x = torch.clamp((logs - self.location) / self.scale, -CLIP, CLIP)
         z = self.encoder(x.to(torch.float32)).to(torch.float64)  # (n, d) -> (n, k)
-        both = torch.cat((z / self.spread, standardise(z)), dim=1)  # (n, 2k)
-        whitened = (both - self.mean) @ self.whitening
-        score = torch.sqrt(torch.square(whitened).mean(dim=1))  # (n,)
+        score = torch.sqrt(self._square(z))  # (n,)
         # L-62: a graph cannot raise, so a broken row has no score and is an alert
         score = torch.where(torch.isfinite(rows).all(dim=1), score, torch.nan)
         return score, ~(score <= self.threshold)
+
+    def _square(self, z: Tensor) -> Tensor:
+        """Return the squared score: `HeadStatistics.distance` of several parts joins them."""
+        each = zip(self.lengths, torch.split(z, self.widths, dim=1), strict=True)
+        squares = torch.stack([length(part) for length, part in each])  # (p, n)
+        if len(squares) == 1:
+            return squares[0]
+        return torch.exp(torch.log(squares + JOINT_FLOOR).mean(dim=0))
 
 
 def program_facts(detector: Detector, device: str | None = None) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 The score is the Mahalanobis length of a row's embedding under the mean and covariance of the
 node's own benign rows: summary statistics only, no row is kept. An embedding is looked at twice, as
 it is and standardised, because attacks show in either: floods in its length, which the contrast
-leaves free, and unusual mixtures in its direction, which the contrast has learned. Numpy only.
+leaves free, and unusual mixtures in its direction, which the contrast has learned. Where an
+embedding has parts of different meaning, each has statistics of its own, and a geometric mean joins
+their lengths. Numpy only.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,9 +22,11 @@ from fl_core.errors import ModelError
 
 __all__ = [
     "EPSILON",
+    "JOINT_FLOOR",
     "SERIES_SHRINKAGE",
     "SHRINKAGE",
     "EmbeddingStatistics",
+    "HeadStatistics",
     "benign_threshold",
     "standardised",
     "threshold_rank",
@@ -36,6 +41,10 @@ invertible for any number of rows and damps directions that the benign rows hard
 
 SERIES_SHRINKAGE: Final = 0.1
 """The same for windows of a series: neighbours share their steps, so they are worth fewer rows."""
+
+JOINT_FLOOR: Final = 0.1
+"""Added to the squared length of every part before the parts are joined: one that is unusually near
+its mean must not hide another that is far from it."""
 
 _TINY: Final = 1e-9
 """Least spread, and least variance added, for embeddings that do not vary at all."""
@@ -111,6 +120,63 @@ class EmbeddingStatistics:
         z = np.asarray(embeddings, dtype=np.float64)
         both = np.concatenate((z / self.spread, standardised(z)), axis=1)
         return np.asarray(np.sqrt(np.square((both - self.mean) @ self.whitening).mean(axis=1)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadStatistics:
+    """Statistics of each part of an embedding, and one score of all parts."""
+
+    parts: tuple[EmbeddingStatistics, ...]
+    """One or more, in the order of the coordinates."""
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ModelError("a head needs the statistics of at least one part")
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Coordinates of each part; their sum is k."""
+        return tuple(len(part.mean) // 2 for part in self.parts)
+
+    @classmethod
+    def fit(
+        cls, embeddings: ArrayLike, widths: Sequence[int], *, window: int = 1
+    ) -> HeadStatistics:
+        """Fit each part to benign embeddings of shape (n, k), n >= 1.
+
+        Args:
+            embeddings: Of rows, in any order.
+            widths: Coordinates of each part, k in all.
+            window: As of `EmbeddingStatistics.fit`.
+
+        Raises:
+            ModelError: no embeddings, values that are not finite, or other than k coordinates.
+        """
+        parts = _parted(np.asarray(embeddings, dtype=np.float64), widths)
+        return cls(tuple(EmbeddingStatistics.fit(part, window=window) for part in parts))
+
+    def distance(self, embeddings: ArrayLike) -> NDArray[np.float64]:
+        """Score embeddings of shape (n, k).
+
+        Returns:
+            Shape (n,): of one part its length, of several the geometric mean of
+            sqrt(length^2 + `JOINT_FLOOR`); 0 or more, about 1 for a benign row.
+
+        Source: specs/90-learning.md L-10.
+        """
+        each = _parted(np.asarray(embeddings, dtype=np.float64), self.widths)
+        pairs = zip(self.parts, each, strict=True)
+        lengths = np.stack([part.distance(z) for part, z in pairs])  # L-10, (p, n)
+        if len(lengths) == 1:
+            return np.asarray(lengths[0])
+        logarithms = np.log(np.square(lengths) + JOINT_FLOOR)
+        return np.asarray(np.exp(0.5 * logarithms.mean(axis=0)))
+
+
+def _parted(z: NDArray[np.float64], widths: Sequence[int]) -> list[NDArray[np.float64]]:
+    if z.ndim != 2 or z.shape[1] != sum(widths):
+        raise ModelError(f"embeddings of shape {z.shape} for parts of {tuple(widths)} coordinates")
+    return np.split(z, np.cumsum(widths)[:-1], axis=1)
 
 
 def benign_threshold(scores: ArrayLike, max_fpr: float) -> float:

@@ -42,8 +42,16 @@ def test_the_first_view_is_the_embedding() -> None:
     encoder = build_encoder(model, initial_parameters(model, 0)).eval()
     rows = np.random.default_rng(0).normal(size=(6, SERIES.window * C)).astype(np.float32)
     views = _views(encoder, rows)
-    assert np.allclose(views["as it is"], embed(encoder, rows), atol=1e-6)
-    assert views["time path alone"].shape == (6, 3 * C)
-    assert not np.allclose(views["last stage alone"], views["as it is"])
-    assert all(np.isfinite(view).all() for view in views.values())
+    z = embed(encoder, rows)
+    parts = views["as it is"]
+    assert tuple(part.shape[1] for part in parts) == model.parts
+    assert np.allclose(np.hstack(parts), z, atol=1e-6)
+    (whole,) = views["one part"]
+    assert np.allclose(whole, z, atol=1e-6)
+    paths = [np.hstack(views[f"{path} path alone"]) for path in ("time", "frequency")]
+    assert [path.shape for path in paths] == [(6, 3 * C)] * 2
+    kept = {tuple(column) for column in np.hstack(paths).T.round(6)}
+    assert kept < {tuple(column) for column in z.T.round(6)}
+    assert not np.allclose(np.hstack(views["last stage alone"]), z)
+    assert all(np.isfinite(part).all() for parts in views.values() for part in parts)
     assert torch.is_grad_enabled()

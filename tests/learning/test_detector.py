@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from fl_core.encoders import build_encoder, embed
 from fl_core.errors import DataError, ModelError
 from fl_core.normalise import Normaliser
 from fl_core.parameters import initial_parameters
-from fl_core.scoring import EmbeddingStatistics
+from fl_core.scoring import EmbeddingStatistics, HeadStatistics
 
 
 def fit(rows, model, seed=0, **options):
@@ -192,10 +193,33 @@ def test_before_the_third_version_a_threshold_stood_on_validation_rows_alone(mer
     heads = [sound_fields(head) for head in merged.heads.values()]
     for fields in heads:
         del fields["n_calibration"]
+        del fields["parts"]
     rewrite(path, facts={"version": 2, "heads": heads})
     old = Detector.load(path).head("dev0")
     assert old.n_calibration == old.n_validation
     assert old.reference is not None
+
+
+@pytest.mark.req("L-17")
+def test_before_the_fourth_version_an_embedding_had_one_part(path):
+    model = ModelConfig(12, kind="timefreq", window=4, hidden=(8,), embedding_dim=21)
+    rows = np.random.default_rng(0).normal(size=(160, 12))
+    params, names = initial_parameters(model, 0), [f"f{i}" for i in range(12)]
+    now = Detector.fit_head(params, model, rows[:90], rows[90:], device="a", feature_names=names)
+    head = now.head()
+    assert head.statistics.widths == (12, 9)
+    z = embed(build_encoder(model, params), head.normaliser.apply(rows[:90]))
+    whole = replace(head, statistics=HeadStatistics.fit(z, (21,)))
+    before = replace(now, heads={"a": whole})
+    before.save(path)
+    fields = sound_fields(head)
+    del fields["parts"]
+    rewrite(path, facts={"version": 3, "heads": [fields]})
+    old = Detector.load(path)
+    assert np.array_equal(old.score(rows), before.score(rows))
+    assert not np.array_equal(old.score(rows), now.score(rows))
+    old.save(path)  # as the newest version
+    assert np.array_equal(Detector.load(path).score(rows), before.score(rows))
 
 
 @pytest.mark.req("L-17")
@@ -238,6 +262,7 @@ def sound_fields(head):
         "n_train": head.n_train,
         "n_validation": head.n_validation,
         "n_calibration": head.n_calibration,
+        "parts": list(head.statistics.widths),
         "reference": {
             "levels": len(head.reference.levels),
             "count": head.reference.count,
@@ -250,10 +275,11 @@ def sound_fields(head):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"facts": {"version": 4}}, "detector version 4"),
+        ({"facts": {"version": 5}}, "detector version 5"),
         ({"facts": {"version": True}}, "detector version True"),
         ({"facts": {"version": 1}}, "missing, unknown or mistyped"),
         ({"facts": {"version": 2}}, "missing, unknown or mistyped"),
+        ({"facts": {"version": 3}}, "missing, unknown or mistyped"),
         ({"drop": ["head.1.reference"]}, "'head.1.reference' is missing"),
         ({"arrays": {"head.1.reference": np.ones((2, 119))}}, "do not ascend"),
         ({"facts": {"format": "other"}}, "not that of a detector"),
@@ -264,7 +290,8 @@ def sound_fields(head):
         ({"facts": {"feature_names": ["a"] * 20}}, "1 different feature names for 20"),
         ({"facts": {"model": {"input_dim": -1}}}, "input_dim is -1"),
         ({"facts": {"model": {"input_dim": 20, "x": 1}}}, "no setting 'x'"),
-        ({"facts": {"model": {"input_dim": 21}}}, "array 'params' is F32"),
+        ({"facts": {"model": {"input_dim": 21}}}, r"parts of \[8\] coordinates"),
+        ({"facts": {"model": {"input_dim": 21, "embedding_dim": 8}}}, "array 'params' is F32"),
         ({"facts": {"provenance": []}}, "missing, unknown or mistyped"),
         ({"drop": ["head.1.mean"]}, "'head.1.mean' is missing"),
         ({"arrays": {"odd": np.zeros(1)}}, "'odd' is missing or not expected"),
@@ -288,6 +315,13 @@ def test_a_file_that_is_not_sound_is_refused(path, change, text):
     "fields",
     [
         {"threshold": float("nan")},
+        {"parts": []},
+        {"parts": [8, 0]},
+        {"parts": [9, -1]},
+        {"parts": [4.0, 4.0]},
+        {"parts": [True] * 8},
+        {"parts": [4, 4]},
+        {"parts": 8},
         {"max_fpr": 0.0},
         {"n_train": 0},
         {"n_validation": -1},

@@ -24,7 +24,12 @@ from fl_core.drift import (
 from fl_core.errors import ModelError
 from fl_core.normalise import Normaliser
 from fl_core.score_reference import MAX_LEVELS, MIN_SCORES, ScoreReference, correlation_length
-from fl_core.scoring import EmbeddingStatistics, benign_threshold, threshold_rank
+from fl_core.scoring import (
+    EmbeddingStatistics,
+    HeadStatistics,
+    benign_threshold,
+    threshold_rank,
+)
 
 
 def head_of(scores, max_fpr=0.01):
@@ -33,7 +38,7 @@ def head_of(scores, max_fpr=0.01):
     return Head(
         "dev",
         Normaliser(np.zeros(1), np.ones(1)),
-        EmbeddingStatistics(1.0, np.zeros(4), np.eye(4)),
+        HeadStatistics((EmbeddingStatistics(1.0, np.zeros(4), np.eye(4)),)),
         threshold,
         max_fpr,
         100,

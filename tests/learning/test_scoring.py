@@ -8,9 +8,11 @@ from fl_core.encoders import standardise
 from fl_core.errors import ModelError
 from fl_core.scoring import (
     EPSILON,
+    JOINT_FLOOR,
     SERIES_SHRINKAGE,
     SHRINKAGE,
     EmbeddingStatistics,
+    HeadStatistics,
     benign_threshold,
     standardised,
 )
@@ -60,6 +62,51 @@ def test_few_or_equal_embeddings_still_give_finite_scores(n):
 def test_embeddings_that_cannot_be_fitted_are_refused(z):
     with pytest.raises(ModelError, match="at least one embedding"):
         EmbeddingStatistics.fit(z)
+
+
+def drawn(n=300, k=5, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, k)) @ rng.normal(size=(k, k))
+
+
+@pytest.mark.req("L-10")
+def test_parts_have_statistics_of_their_own_and_a_geometric_mean():
+    z, other = drawn(), drawn(seed=1)
+    joint = HeadStatistics.fit(z, (3, 2), window=16)
+    assert joint.widths == (3, 2)
+    first = EmbeddingStatistics.fit(z[:, :3], window=16).distance(other[:, :3])
+    second = EmbeddingStatistics.fit(z[:, 3:], window=16).distance(other[:, 3:])
+    expected = np.sqrt(np.sqrt((first**2 + JOINT_FLOOR) * (second**2 + JOINT_FLOOR)))
+    assert np.allclose(joint.distance(other), expected, rtol=1e-12)
+
+
+@pytest.mark.req("L-10")
+def test_the_score_of_one_part_is_its_length():
+    z, other = drawn(), drawn(seed=1)
+    alone = EmbeddingStatistics.fit(z).distance(other)
+    assert np.array_equal(HeadStatistics.fit(z, (5,)).distance(other), alone)
+
+
+@pytest.mark.req("L-10")
+def test_a_part_at_its_mean_does_not_hide_another():
+    z = drawn(k=6)
+    statistics = HeadStatistics.fit(z, (3, 3))
+    flat = np.zeros((1, 6)) + z.mean(axis=0)
+    for part in (slice(0, 3), slice(3, 6)):
+        odd = flat.copy()
+        odd[:, part] += 300.0
+        assert statistics.distance(odd)[0] > 2.0 * statistics.distance(z).max()
+
+
+@pytest.mark.parametrize("widths", [(), (2, 2), (5, 1)])
+def test_parts_that_are_not_the_embedding_are_refused(widths):
+    with pytest.raises(ModelError, match="parts of"):
+        HeadStatistics.fit(drawn(), widths)
+
+
+def test_a_head_without_parts_is_refused():
+    with pytest.raises(ModelError, match="at least one part"):
+        HeadStatistics(())
 
 
 @pytest.mark.req("L-13")
