@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
+from bench.devices import load_devices
 from fl_core.contest import thin_out
-from fl_core.data.dataset import DeviceData, drop_columns
-from fl_core.data.sources import list_devices, load_device
+from fl_core.data.dataset import DeviceData
 from fl_core.planted import plant
 
 __all__ = ["planted_devices", "planted_parser"]
@@ -27,9 +27,7 @@ def planted_parser(program: str) -> argparse.ArgumentParser:
 
 def planted_devices(args: argparse.Namespace, seed: int) -> list[DeviceData]:
     """Load the devices and plant anomalies in them; the seed draws both."""
-    devices = [load_device(args.data, name, seed=seed) for name in list_devices(args.data)]
-    if args.drop:
-        devices = [drop_columns(each, args.drop) for each in devices]
+    devices = load_devices(args.data, args.drop, seed=seed)
     if args.every > 1:
         devices = [thin_out(each, args.every) for each in devices]
     return plant(devices, seed=seed)

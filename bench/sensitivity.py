@@ -19,11 +19,11 @@ from typing import Final
 
 import numpy as np
 
+from bench.devices import load_devices
 from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.contender_encoders import head_score
-from fl_core.data.dataset import DeviceData, drop_columns
-from fl_core.data.sources import list_devices, load_device
+from fl_core.data.dataset import DeviceData
 from fl_core.errors import DataError, ModelError
 from fl_core.federated import train_federated
 from fl_core.metrics import quality
@@ -130,7 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.plots:
         options.plots.mkdir(parents=True, exist_ok=True)
     try:
-        loaded = [_load(options.data, options.drop, seed) for seed in range(options.seeds)]
+        loaded = [
+            load_devices(options.data, options.drop, seed=seed) for seed in range(options.seeds)
+        ]
         for figure in FIGURES:
             points = []
             for value in figure.values:
@@ -150,11 +152,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 draw(figure, points, options.plots / f"{figure.setting}.svg")
     except (DataError, ModelError) as error:
         sys.exit(f"{error}: {error.hint}")
-
-
-def _load(source: str, drop: Sequence[str], seed: int) -> list[DeviceData]:
-    devices = [load_device(source, name, seed=seed) for name in list_devices(source)]
-    return [drop_columns(device, drop) for device in devices] if drop else devices
 
 
 if __name__ == "__main__":

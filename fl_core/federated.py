@@ -6,7 +6,7 @@ fixed-point rounding, no clipping, no losses on the way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -40,6 +40,7 @@ def train_federated(
     seed: int,
     server: ServerOptConfig = _FEDAVG,
     bank: PublicBank | None = None,
+    watch: Callable[[Sequence[LocalUpdate]], None] | None = None,
 ) -> NDArray[np.float32]:
     """Train all devices for some rounds, each on its own rows.
 
@@ -51,6 +52,7 @@ def train_federated(
         seed: Run seed: of the first parameters and, with round and device, of every training.
         server: How the mean update is applied.
         bank: Public rows, for `config.public_negatives`.
+        watch: Is shown every round's updates, one a device, which no coordinator sees.
 
     Returns:
         Parameters after the last round, shape (dim,), float32; equal arguments give equal values.
@@ -83,6 +85,8 @@ def train_federated(
             )
             for device, (train, validation) in enumerate(rows)
         ]
+        if watch is not None:
+            watch(updates)
         last = [theta + update.delta for update in updates]
         mean, reference = _opened(updates)
         theta, state = apply_mean(theta, mean, state, server)
