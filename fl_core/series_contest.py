@@ -1,18 +1,19 @@
 """The table of detection quality on series: the same contenders, measured step by step in time.
 
-Every series is a place of its own. No measure adjusts points.
+Every series is a device of its own, or those of a group are one. No measure adjusts points.
 
 Source: specs/90-learning.md section 12 (L-76).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fl_core.contenders import Contender
+from fl_core.data.dataset import Matrix
 from fl_core.data.series import Series, split_windows, step_windows
 from fl_core.detector import DEFAULT_MAX_FPR
 from fl_core.errors import DataError
@@ -53,6 +54,7 @@ def compare_series(
     window: int,
     seeds: Sequence[int],
     max_fpr: float = DEFAULT_MAX_FPR,
+    groups: Sequence[Collection[str]] = (),
 ) -> Iterator[SeriesResult]:
     """Train every contender on the windows of all series, and measure it on each.
 
@@ -62,6 +64,8 @@ def compare_series(
         window: Time steps in a row.
         seeds: One run each.
         max_fpr: Rate that thresholds are set for.
+        groups: Names of the series whose windows are one device's rows together; every name is in
+            one of them. None: each series is a device.
 
     Raises:
         DataError: a series has no anomaly to find, or is too short to learn from.
@@ -73,14 +77,23 @@ def compare_series(
                 f"{each.name} has no anomaly to find",
                 hint="give data with labelled anomalies: what detects them is measured",
             )
-    rows = [split_windows(each, window) for each in series]
-    steps = [step_windows(each, window) for each in series]
+    groups = groups or [(each.name,) for each in series]
+    members = [[each for each in series if each.name in names] for names in groups]
+    rows = [_joined([split_windows(each, window) for each in some]) for some in members]
     for seed in seeds:
         for contender in contenders:
             fitted = contender.fit(rows, seed)
             found = {}
-            for index, each in enumerate(series):
+            for index, some in enumerate(members):
+                score = fitted.known(index)
                 threshold = fitted.threshold(index, rows[index][1], max_fpr)
-                scores = fitted.known(index)(steps[index])
-                found[each.name] = series_quality(each.labels, scores, threshold)
+                for each in some:
+                    scores = score(step_windows(each, window))
+                    found[each.name] = series_quality(each.labels, scores, threshold)
             yield SeriesResult(contender.name, seed, found, fitted.traffic)
+
+
+def _joined(parts: Sequence[tuple[Matrix, Matrix]]) -> tuple[Matrix, Matrix]:
+    """Join the training windows of several series, and their validation windows."""
+    train, validation = zip(*parts, strict=True)
+    return np.concatenate(train), np.concatenate(validation)

@@ -64,6 +64,11 @@ _Result = TypeVar("_Result", "Result", "SeriesResult")
     type=click.IntRange(1),
     help="Time steps in a row, of series: 16 for a folder of them, else 1.",
 )
+@click.option(
+    "--groups",
+    is_flag=True,
+    help="Series of one folder (SKAB's valve1, valve2, other) are one device.",
+)
 @click.option("--ablations", is_flag=True, help="Also ours with one part changed at a time.")
 @click.option(
     "--left-out/--no-left-out",
@@ -82,6 +87,7 @@ def command(
     only: tuple[str, ...],
     planted: bool,
     window: int | None,
+    groups: bool,
     ablations: bool,
     left_out: bool,
     out: Path | None,
@@ -105,8 +111,10 @@ def command(
       secagg bench detection --data nbaiot.npz --every 10 --no-left-out
       secagg bench detection --data nbaiot.npz --planted --ablations --only 'ours*'
       secagg bench detection --data skab
+      secagg bench detection --data skab --groups
     """  # noqa: D301 - click reads the escape
     from fl_core.contender_encoders import SERIES, Recipe
+    from fl_core.data.series_files import list_groups
     from fl_core.data.sources import is_series_folder
     from nodes.learner import use_one_thread
 
@@ -118,6 +126,11 @@ def command(
             "--drop, --every and --planted are for rows that stand alone",
             hint="leave them out for series",
         )
+    if groups and not list_groups(Path(data)):
+        raise ConfigError(
+            f"--groups: {data} has no folders of experiments",
+            hint="it is for the layout of SKAB; leave it out where every series is a device",
+        )
     settings = {
         "data": Path(data).name,
         "drop": list(drop),
@@ -126,6 +139,7 @@ def command(
         "every": every,
         "planted": planted,
         "window": recipe.window,
+        "groups": groups,
         "max_fpr": max_fpr,
     }
     run = _Run(data, only, ablations, left_out, out, recipe, settings)
@@ -182,6 +196,7 @@ class _Run:
     def on_series(self) -> tuple[dict[str, Any], str]:
         from fl_core.contest import markdown
         from fl_core.data.series import window_columns
+        from fl_core.data.series_files import list_groups
         from fl_core.data.sources import load_all_series
         from fl_core.series_contest import SERIES_COLUMNS, compare_series
 
@@ -189,7 +204,10 @@ class _Run:
         chosen = self._methods(window_columns(series[0].channels, window))
         seeds = range(self.settings["seeds"])
         max_fpr = self.settings["max_fpr"]
-        found = compare_series(chosen, series, window=window, seeds=seeds, max_fpr=max_fpr)
+        groups = list(list_groups(Path(self.data)).values()) if self.settings["groups"] else ()
+        found = compare_series(
+            chosen, series, window=window, seeds=seeds, max_fpr=max_fpr, groups=groups
+        )
         results = _watched(found, len(chosen) * len(seeds), ("AUC-PR", "auc_pr"))
         text = f"{_caption(self.settings)}\n\n{markdown(results, SERIES_COLUMNS)}\n"
         return _series_facts(self.settings, results, len(chosen) * len(seeds)), text
@@ -241,6 +259,8 @@ def _caption(settings: dict[str, Any]) -> str:
     planted = ", planted anomalies" if settings["planted"] else ""
     if settings["window"] > 1:
         rows = f", windows of {settings['window']} steps"
+    if settings["groups"]:
+        rows += ", a folder a device"
     means = f"mean over devices, {settings['seeds']} seeds (range), {settings['rounds']} rounds"
     return (
         f"{settings['data']}{without}{rows}{planted}: {means}, "

@@ -88,3 +88,34 @@ def test_a_series_without_anomalies_is_refused_before_anything_is_trained(
     quiet = replace(places[1], labels=np.zeros(200, dtype=np.int8))
     with pytest.raises(DataError, match="place-1 has no anomaly"):
         list(compare_series([Contender("x", fit)], [places[0], quiet], window=WINDOW, seeds=[0]))
+
+
+@pytest.mark.req("L-76")
+def test_the_series_of_a_group_are_one_device_and_measured_one_by_one(
+    places: list[Series],
+) -> None:
+    seen: list[Rows] = []
+    asked: list[int] = []
+
+    def known(index: int):
+        asked.append(index)
+        return lambda values: np.asarray(values)[:, -1] * (1.0 if index == 0 else -1.0)
+
+    def fit(rows: Rows, seed: int) -> Fitted:
+        seen.append(rows)
+        return Fitted(known, None, lambda some: known(0), None)
+
+    groups = [("place-2", "place-0"), ("place-1",)]
+    (result,) = compare_series(
+        [Contender("last", fit)], places, window=WINDOW, seeds=[0], groups=groups
+    )
+    both, alone = seen[0]
+    own = [split_windows(each, WINDOW) for each in places]
+    assert np.array_equal(both[0], np.concatenate((own[0][0], own[2][0])))
+    assert np.array_equal(both[1], np.concatenate((own[0][1], own[2][1])))
+    assert np.array_equal(alone[0], own[1][0])
+    assert set(asked) == {0, 1}
+    assert set(result.series) == {"place-0", "place-1", "place-2"}
+    scores = -step_windows(places[1], WINDOW)[:, -1]
+    threshold = benign_threshold(-own[1][1][:, -1], 0.01)
+    assert result.series["place-1"] == series_quality(places[1].labels, scores, threshold)

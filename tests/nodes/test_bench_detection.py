@@ -95,6 +95,38 @@ def test_series_are_measured_as_series(servers: Path) -> None:
     assert all(each["auc_pr"] > 0.9 for each in result["series"].values())
 
 
+@pytest.mark.req("L-76")
+def test_a_folder_of_experiments_is_one_device(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    head = "datetime;Pressure;Flow;anomaly;changepoint"
+    for name in ("valve1/0", "valve1/1", "other/1"):
+        lines = [
+            f"2020-03-09 10:14:33;{flow};{rng.normal()};{float(450 <= row < 480)};0.0"
+            for row, flow in enumerate(rng.normal(size=500))
+        ]
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.csv").write_text("\n".join([head, *lines]) + "\n")
+    common = ("--data", str(tmp_path), "--seeds", "1", "--only", "PCA, alone")
+    found = run(*common, "--groups")
+    assert found.exit_code == 0, found.output
+    assert "a folder a device" in found.output
+    grouped, apart = (
+        json.loads(run(*common, *options, "--json").stdout) for options in (("--groups",), ())
+    )
+    assert grouped["settings"]["groups"]
+    assert not apart["settings"]["groups"]
+    quality = [facts["results"][0]["series"] for facts in (grouped, apart)]
+    assert set(quality[0]) == {"valve1-0", "valve1-1", "other-1"}
+    assert quality[0]["other-1"] == quality[1]["other-1"]  # alone in its folder
+    assert quality[0]["valve1-0"] != quality[1]["valve1-0"]
+
+
+def test_groups_need_folders_of_experiments(servers: Path) -> None:
+    found = run("--data", str(servers), "--groups")
+    assert isinstance(found.exception, ConfigError)
+    assert "has no folders of experiments" in str(found.exception)
+
+
 @pytest.mark.parametrize("option", [("--planted",), ("--every", "2"), ("--drop", "m*")])
 def test_what_is_for_rows_alone_is_refused_for_series(servers: Path, option) -> None:
     found = run("--data", str(servers), *option)
