@@ -90,6 +90,9 @@ class Recipe:
     config: TrainConfig = field(default_factory=TrainConfig)
     """Of a round; other kinds of encoder train by the defaults."""
 
+    update_bound: float = 4.0
+    """L2 bound of a weighted update in a protected sum, which no update should reach."""
+
     def model(self, width: int, kind: str | None = None) -> ModelConfig:
         """Return the encoder for rows of `width` columns, of this kind or another."""
         kind = kind or self.kind
@@ -108,7 +111,12 @@ class Recipe:
         return self.config if kind == self.kind else TrainConfig()
 
 
-SERIES: Final = Recipe("timefreq", 16, TrainConfig(steps=30, batch_size=64, learning_rate=5e-3))
+SERIES: Final = Recipe(
+    kind="timefreq",
+    window=16,
+    config=TrainConfig(steps=30, batch_size=64, learning_rate=5e-3),
+    update_bound=16.0,
+)
 """Ours on sensor series (specs/90-learning.md section 11)."""
 
 

@@ -91,7 +91,8 @@ class RunSection(Settings, frozen=True):
     """Fraction of the roster's active nodes that may side with a malicious coordinator and learn
     nothing, even if all of them are in one round."""
     update_bound: float = 4.0
-    """L2 bound of a node's weighted update; longer ones are scaled down and counted."""
+    """L2 bound of a node's weighted update; longer ones are scaled down and counted. Enough for the
+    defaults of [train]; an encoder of kind "timefreq" at a learning rate of 0.005 wants 16."""
     join_timeout: float = 20.0
     """Seconds to wait for absent nodes before the first round starts without them."""
     give_up: float = 3600.0

@@ -61,6 +61,15 @@ def _learnt(record: Record) -> str:
     return ", ".join(parts + ([] if spent is None else [f"epsilon {spent:.3g} spent"]))
 
 
+def _cut(record: Record) -> str:
+    """Say how many updates lost length where none should; noise for whole nodes means to cut."""
+    clipped = record.get("clipped")
+    if not clipped or record.get("epsilon") is not None:
+        return ""
+    count = len(record["contributors"])
+    return f"{clipped} of {count} updates were longer than update_bound and were cut to it"
+
+
 class RunView:
     """The state of a run as far as the records told it."""
 
@@ -123,7 +132,7 @@ class RunView:
         )
         self.epsilon = record.get("epsilon")
         self.nodes.update(dict.fromkeys(record["contributors"], "in the sum"))
-        self.note = ""
+        self.note = _cut(record)
 
     def _on_round_lost(self, record: Record) -> None:
         self.note = (
@@ -162,11 +171,12 @@ def line_of(record: Record, view: RunView) -> str | None:
             )
         case "round.done":
             sent, received = view.bytes
+            cut = _cut(record)
             return (
                 f"round {record['rounds_done']}/{record['rounds_total']} done: "
                 f"{len(record['contributors'])} nodes, {_learnt(record)}, "
                 f"{_weights_given(record)}, "
-                f"{human_bytes(received)} in, {human_bytes(sent)} out"
+                f"{human_bytes(received)} in, {human_bytes(sent)} out{cut and '; ' + cut}"
             )
         case "round.lost":
             return view.note

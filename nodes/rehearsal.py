@@ -110,6 +110,7 @@ def simulate_training(
     rounds: int,
     scheme: str,
     seed: int,
+    update_bound: float = 4.0,
 ) -> tuple[NDArray[np.float32], float]:
     """Train one node a pair of rows through the whole protocol, in this process (L-74).
 
@@ -120,6 +121,7 @@ def simulate_training(
         rounds: Rounds with a result.
         scheme: How updates are summed.
         seed: Of the model and of all training.
+        update_bound: L2 bound of a node's weighted update.
 
     Returns:
         The shared parameters, shape (dim,), and the bytes that a node sent a round, on average.
@@ -139,6 +141,7 @@ def simulate_training(
             allow_insecure=scheme == "insecure-plain",
             seed=seed,
             give_up=600.0,
+            update_bound=update_bound,
         ),
         model=model.to_dict(),
         train=train.to_dict(),

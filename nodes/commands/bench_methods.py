@@ -81,7 +81,13 @@ def _protected(recipe: Recipe, rounds: int) -> list[Contender]:
             rows: Rows, model: ModelConfig, seed: int
         ) -> tuple[NDArray[np.float32], float | None]:
             return simulate_training(
-                rows, model, recipe.config, rounds=rounds, scheme=scheme, seed=seed
+                rows,
+                model,
+                recipe.config,
+                rounds=rounds,
+                scheme=scheme,
+                seed=seed,
+                update_bound=recipe.update_bound,
             )
 
         return encoder_contender(_TITLES[scheme], recipe.model, train, gap=recipe.window - 1)

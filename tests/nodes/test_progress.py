@@ -59,6 +59,23 @@ STORY: list[dict[str, object]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("clipped", "epsilon", "said"), [(2, None, True), (0, None, False), (2, 1.5, False)]
+)
+def test_updates_that_were_cut_are_said_unless_noise_means_to_cut_them(
+    clipped: int, epsilon: float | None, said: bool
+) -> None:
+    stream = io.StringIO()
+    done = STORY[-3] | {"clipped": clipped, "epsilon": epsilon}
+    assert done["event"] == "round.done"
+    with show_progress(stream) as (show, view):
+        for record in (*STORY[:-3], done):
+            show(record)
+    text = "2 of 3 updates were longer than update_bound and were cut to it"
+    assert (text in stream.getvalue()) is said
+    assert (view.note == text) is said
+
+
 def test_plain_lines_tell_the_run() -> None:
     stream = io.StringIO()
     with show_progress(stream) as (show, view):
