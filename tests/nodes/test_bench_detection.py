@@ -10,10 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from fl_core import contest
+from fl_core.contender_encoders import Recipe, head_score
 from fl_core.data.sources import load_device
 from fl_core.errors import DataError
 from fl_core.federated import train_federated
+from fl_core.parameters import initial_parameters
 from nodes.cli import secagg
+from nodes.commands.bench_methods import chosen_methods
 from nodes.rehearsal import simulate_training
 from secagg.errors import ConfigError
 from tests.support.federation import N_FEATURES, write_site
@@ -53,6 +56,29 @@ def test_masked_training_gives_the_parameters_of_training_in_the_clear(sites: Pa
     # Other batches (seeds go by node name), the same training: they end near each other.
     assert np.abs(masked - clear).mean() < moved.mean()
     assert sent > 2 * len(masked)
+
+
+@pytest.mark.req("E-03")
+def test_the_bound_of_an_update_is_that_of_the_recipe(
+    sites: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = [load_device(str(sites), f"site-{index}") for index in range(N_SITES)]
+    rows = [(each.train, each.validation) for each in devices]
+    bounds = []
+
+    def seen(*args: object, **options: object) -> object:
+        bounds.append(options["update_bound"])
+        return simulate_training(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("nodes.rehearsal.simulate_training", seen)
+    recipe = Recipe(config=TRAIN, update_bound=1e-3)
+    (masked,) = chosen_methods(recipe, 1, ["*masking"], devices[0].feature_names, ablations=False)
+    score = masked.fit(rows, 0).known(0)
+    start = head_score(
+        initial_parameters(recipe.model(N_FEATURES), 0), recipe.model(N_FEATURES), rows[0][0]
+    )
+    assert bounds == [1e-3]
+    assert np.allclose(score(rows[0][1]), start(rows[0][1]), rtol=1e-2)  # it hardly moved
 
 
 def test_the_command_prints_a_table_or_json(sites: Path, tmp_path: Path) -> None:
