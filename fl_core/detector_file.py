@@ -256,7 +256,8 @@ def _detector(facts: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Detecto
 
 
 def _head(fields: dict[str, Any], arrays: dict[str, NDArray[Any]], prefix: str) -> Head:
-    fields = {"n_calibration": fields["n_validation"], "parts": [0], **fields}
+    before = {"n_calibration": fields["n_validation"], "parts": ["all"]}  # of older versions
+    fields = before | fields
     parts = []
     for suffix in _suffixes(len(fields.pop("parts"))):
         spread, mean, whitening = (arrays[prefix + name + suffix] for name in _PART_ARRAYS)
