@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from fl_core.baselines import ScoreFunction
 from fl_core.contenders import Contender, Fitted, Rows
 from fl_core.data.dataset import DeviceData
 from fl_core.detector import DEFAULT_MAX_FPR
@@ -44,6 +45,7 @@ COLUMNS: Mapping[str, str] = {
     "fpr": "FPR",
     "fpr_at_tpr_999": "FPR at TPR 0.999",
     "left_out": "the same, device left out",
+    "unknown": "the same, no row of it known",
     "leakage": "site told from embedding",
 }
 """Key of a mean over devices to its title. Accuracy, F1, recall and FPR are at the threshold."""
@@ -81,6 +83,8 @@ class Result:
     asked."""
     leakage: float = math.nan
     """How often a reader of embeddings names the site; not a number without embeddings."""
+    unknown: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """As `left_out`, where not even validation rows of the device are known: by others' heads."""
 
     def mean(self, column: str) -> float:
         """Return a column's mean over devices; not a number if it was not measured."""
@@ -88,8 +92,9 @@ class Result:
             return self.leakage
         if column.startswith(_KIND):
             return self.kinds[column.removeprefix(_KIND)]
-        if column == "left_out":
-            return float(np.mean(list(self.left_out.values()))) if self.left_out else math.nan
+        if column in ("left_out", "unknown"):
+            found = getattr(self, column).values()
+            return float(np.mean(list(found))) if found else math.nan
         if column == "accuracy":
             return float(np.mean([_accuracy(each) for each in self.devices.values()]))
         return float(np.mean([getattr(each, column) for each in self.devices.values()]))
@@ -125,7 +130,7 @@ def compare(
         load: Seed to devices, all with the same columns; the seed draws validation rows.
         seeds: One run each.
         left_out: Also train without each device in turn, and score it by a head on its validation
-            rows: the benign rows that its threshold takes anyway.
+            rows: the benign rows that its threshold takes anyway; and by the others' heads alone.
         max_fpr: Rate that thresholds are set for.
         by_kind: Also measure each kind of attack for itself.
 
@@ -231,10 +236,13 @@ def _measure(
             own = attack[device.attack_names == kind]
             kinds.setdefault(kind, []).append(quality(benign, own, threshold).auc)
     strangers: dict[str, float] = {}
+    unknown: dict[str, float] = {}
     for index, device in enumerate(devices if left_out else ()):
         others = [*devices[:index], *devices[index + 1 :]]  # L-72
-        score = contender.fit(_rows(others), seed).unseen(device.validation)
-        strangers[device.device] = fpr_at_tpr(score(device.test_benign), score(device.test_attack))
+        trained = contender.fit(_rows(others), seed)
+        strangers[device.device] = _fpr(trained.unseen(device.validation), device)
+        heads = [trained.known(other) for other in range(len(others))]
+        unknown[device.device] = _fpr(_nearest(heads), device)
     return Result(
         contender.name,
         seed,
@@ -243,7 +251,17 @@ def _measure(
         fitted.traffic,
         {kind: float(np.mean(values)) for kind, values in kinds.items()},
         _leakage(fitted, devices, seed),
+        unknown,
     )
+
+
+def _fpr(score: ScoreFunction, device: DeviceData) -> float:
+    return fpr_at_tpr(score(device.test_benign), score(device.test_attack))
+
+
+def _nearest(scores: Sequence[ScoreFunction]) -> ScoreFunction:
+    """Return the least score that any of several devices gives a row."""
+    return lambda rows: np.asarray(np.min([score(rows) for score in scores], axis=0))
 
 
 def _leakage(fitted: Fitted, devices: Sequence[DeviceData], seed: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,7 +97,8 @@ def command(
 
     Methods see benign training and validation rows only. Figures are means over devices, and over
     seeds with their range. A device left out is scored by a head on its own validation rows, which
-    its threshold takes anyway; nobody trained on its rows.
+    its threshold takes anyway; nobody trained on its rows. "No row of it known" is the least score
+    that the other devices' heads give.
 
     An interrupt ends it with a table of what is done, and status 130.
 
@@ -295,14 +296,16 @@ def _facts(settings: dict[str, Any], results: Sequence[Result], wanted: int) -> 
             "leakage": None if math.isnan(result.leakage) else result.leakage,
             "devices": {name: each.to_dict() for name, each in result.devices.items()},
             "kinds": dict(result.kinds),
-            "left_out": {
-                name: None if math.isnan(value) else value
-                for name, value in result.left_out.items()
-            },
+            "left_out": _finite(result.left_out),
+            "unknown": _finite(result.unknown),
         }
 
     found = [_common(each) | own(each) for each in results]
     return {"settings": settings, "wanted": wanted, "results": found}
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def _series_facts(

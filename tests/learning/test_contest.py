@@ -116,6 +116,30 @@ def test_a_device_left_out_is_never_trained_on_and_gives_only_its_validation_row
         assert spy.strangers[index] is devices[index].validation
 
 
+@pytest.mark.req("L-72")
+def test_of_a_device_with_no_row_known_the_nearest_of_the_others_decides(
+    devices: list[DeviceData],
+) -> None:
+    """The first other device's head finds the attacks, the second ranks them like benign rows."""
+    device = devices[0]
+    sharp, dull = (device.test_attack[:, :1].mean() * scale for scale in (1.0, 0.0))
+
+    def fit(rows: Rows, seed: int) -> Fitted:
+        def known(index: int):
+            attacks = {row.tobytes() for row in device.test_attack}
+            height = (sharp, dull)[index % 2] if len(rows) < N_DEVICES else sharp
+            return lambda some: np.array(
+                [abs(height) if row.tobytes() in attacks else 0.0 for row in np.asarray(some)]
+            )
+
+        return Fitted(known, None, lambda some: known(0), None)
+
+    (result,) = compare([Contender("two", fit)], lambda seed: devices, seeds=[0])
+    assert result.left_out["device-0"] == 0.0
+    assert result.unknown["device-0"] == 1.0
+    assert result.mean("unknown") == np.mean(list(result.unknown.values()))
+
+
 @pytest.mark.req("L-73")
 @pytest.mark.parametrize(
     ("alarms", "rows", "honest"),
@@ -189,9 +213,9 @@ def test_a_device_without_attacks_is_refused_before_anything_is_trained(
 def test_the_table_says_mean_and_range_over_seeds(devices: list[DeviceData]) -> None:
     first = next(compare([Spy().contender()], lambda seed: devices, seeds=[0]))
     other = replace(first, seed=1, left_out={"device-0": 0.25})
-    text = markdown([replace(first, left_out={"device-0": 0.75}), other])
+    text = markdown([replace(first, left_out={"device-0": 0.75}), replace(other, unknown={})])
     assert "| spy |" in text
-    assert "0.5000 (0.2500–0.7500) | – | 0.001 |" in text  # MB a round last
+    assert "0.5000 (0.2500–0.7500) | – | – | 0.001 |" in text  # MB a round last
     assert text.splitlines()[0].count("|") == len(COLUMNS) + 3
     assert str(Spread(math.nan, math.nan, math.nan)) == "–"
 
