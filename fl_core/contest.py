@@ -8,7 +8,7 @@ Source: specs/90-learning.md section 12.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -241,7 +241,7 @@ def _measure(
         others = [*devices[:index], *devices[index + 1 :]]  # L-72
         trained = contender.fit(_rows(others), seed)
         strangers[device.device] = _fpr(trained.unseen(device.validation), device)
-        heads = [trained.known(other) for other in range(len(others))]
+        heads = dict.fromkeys(trained.known(other) for other in range(len(others)))
         unknown[device.device] = _fpr(_nearest(heads), device)
     return Result(
         contender.name,
@@ -259,7 +259,7 @@ def _fpr(score: ScoreFunction, device: DeviceData) -> float:
     return fpr_at_tpr(score(device.test_benign), score(device.test_attack))
 
 
-def _nearest(scores: Sequence[ScoreFunction]) -> ScoreFunction:
+def _nearest(scores: Collection[ScoreFunction]) -> ScoreFunction:
     """Return the least score that any of several devices gives a row."""
     return lambda rows: np.asarray(np.min([score(rows) for score in scores], axis=0))
 
