@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from bench.devices import load_devices
 from fl_core.contest import thin_out
 from fl_core.data.dataset import DeviceData
+from fl_core.data.sources import load_devices
 from fl_core.planted import plant
 
 __all__ = ["planted_devices", "planted_parser"]

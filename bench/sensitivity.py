@@ -19,11 +19,11 @@ from typing import Final
 
 import numpy as np
 
-from bench.devices import load_devices
 from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.contender_encoders import head_score
 from fl_core.data.dataset import DeviceData
+from fl_core.data.sources import load_devices
 from fl_core.errors import DataError, ModelError
 from fl_core.federated import train_federated
 from fl_core.metrics import quality

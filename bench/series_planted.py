@@ -137,16 +137,19 @@ def _fit_heads(encoder: TimeFrequencyEncoder, label: str) -> _Fit:
 
     def fit(own: Matrix) -> Callable[[Matrix], _Scores]:
         normaliser = Normaliser.fit(own)
-        views, error = _views(encoder, normaliser.apply(own)), pca_score(own)
-        kept = [AS_IT_IS] if label else list(views)
-        heads = {name: _fit_parts(views[name]) for name in kept}
+        views = _views(encoder, normaliser.apply(own))
+        if label:
+            head = _fit_parts(views[AS_IT_IS])
+            return lambda rows: {
+                label: head.distance(np.hstack(_views(encoder, normaliser.apply(rows))[AS_IT_IS]))
+            }
+        heads = {name: _fit_parts(parts) for name, parts in views.items()}
+        error = pca_score(own)
         usual = float(error(own).mean())
 
         def score(rows: Matrix) -> _Scores:
             now = _views(encoder, normaliser.apply(rows))
             found = {name: head.distance(np.hstack(now[name])) for name, head in heads.items()}
-            if label:
-                return {label: found[AS_IT_IS]}
             beside = np.square(found[AS_IT_IS]) + error(rows) / usual
             return {**found, "as it is, and PCA": np.asarray(beside)}
 

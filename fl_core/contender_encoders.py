@@ -90,8 +90,9 @@ class Recipe:
     config: TrainConfig = field(default_factory=TrainConfig)
     """Of a round; other kinds of encoder train by the defaults."""
 
-    update_bound: float = 4.0
-    """L2 bound of a weighted update in a protected sum, which no update should reach."""
+    update_bound: float | None = None
+    """L2 bound of a weighted update in a protected sum, which no update should reach; a run's
+    default if None."""
 
     def model(self, width: int, kind: str | None = None) -> ModelConfig:
         """Return the encoder for rows of `width` columns, of this kind or another."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from fl_core.config import ModelConfig, TrainConfig
@@ -110,7 +111,7 @@ def simulate_training(
     rounds: int,
     scheme: str,
     seed: int,
-    update_bound: float = 4.0,
+    update_bound: float | None = None,
 ) -> tuple[NDArray[np.float32], float]:
     """Train one node a pair of rows through the whole protocol, in this process (L-74).
 
@@ -121,7 +122,7 @@ def simulate_training(
         rounds: Rounds with a result.
         scheme: How updates are summed.
         seed: Of the model and of all training.
-        update_bound: L2 bound of a node's weighted update.
+        update_bound: L2 bound of a node's weighted update; the default of a run if None.
 
     Returns:
         The shared parameters, shape (dim,), and the bytes that a node sent a round, on average.
@@ -132,17 +133,19 @@ def simulate_training(
         DataError, ModelError: training went wrong.
     """
     scheme_named(scheme).check()
+    run = RunSection(
+        rounds=rounds,
+        min_nodes=len(rows),
+        scheme=scheme,
+        allow_insecure=scheme == "insecure-plain",
+        seed=seed,
+        give_up=600.0,
+    )
+    if update_bound is not None:
+        run = replace(run, update_bound=update_bound)
     config = CoordinatorConfig(
         coordinator=CoordinatorSection(keys="", state=""),
-        run=RunSection(
-            rounds=rounds,
-            min_nodes=len(rows),
-            scheme=scheme,
-            allow_insecure=scheme == "insecure-plain",
-            seed=seed,
-            give_up=600.0,
-            update_bound=update_bound,
-        ),
+        run=run,
         model=model.to_dict(),
         train=train.to_dict(),
     )

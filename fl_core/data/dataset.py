@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fl_core.errors import DataError
 
-__all__ = ["DeviceData", "Matrix", "drop_columns", "evenly", "thin"]
+__all__ = ["DeviceData", "Matrix", "drop_columns", "evenly", "kept_columns", "thin"]
 
 Matrix = NDArray[np.float64]
 """Rows of features: shape (n, d), dtype float64."""
@@ -58,6 +58,27 @@ class DeviceData:
         return f"DeviceData({self.device!r}, {len(self.feature_names)} columns, {sizes})"
 
 
+def kept_columns(names: Sequence[str], patterns: Sequence[str], owner: str) -> list[int]:
+    """Return the places of the columns that match none of the shell patterns.
+
+    Raises:
+        DataError: A pattern matches no column, or no column would be left; names the owner.
+    """
+    dropped: set[str] = set()
+    for pattern in patterns:
+        found = {name for name in names if fnmatch.fnmatchcase(name, pattern)}
+        if not found:
+            raise DataError(
+                f"{owner}: no column matches {pattern!r}",
+                hint=f"the columns are {names[0]} to {names[-1]}",
+            )
+        dropped |= found
+    keep = [i for i, name in enumerate(names) if name not in dropped]
+    if not keep:
+        raise DataError(f"{owner}: the patterns drop every column", hint="drop fewer")
+    return keep
+
+
 def drop_columns(data: DeviceData, patterns: Sequence[str]) -> DeviceData:
     """Return `data` without the columns that match any of the shell patterns.
 
@@ -68,18 +89,9 @@ def drop_columns(data: DeviceData, patterns: Sequence[str]) -> DeviceData:
     Raises:
         DataError: A pattern matches no column, or no column would be left.
     """
-    dropped: set[str] = set()
-    for pattern in patterns:
-        found = {name for name in data.feature_names if fnmatch.fnmatchcase(name, pattern)}
-        if not found:
-            raise DataError(
-                f"{data.device}: no column matches {pattern!r}",
-                hint=f"the columns are {data.feature_names[0]} to {data.feature_names[-1]}",
-            )
-        dropped |= found
-    keep = [i for i, name in enumerate(data.feature_names) if name not in dropped]
-    if not keep:
-        raise DataError(f"{data.device}: the patterns drop every column", hint="drop fewer")
+    if not patterns:
+        return data
+    keep = kept_columns(data.feature_names, patterns, data.device)
     return replace(
         data,
         feature_names=tuple(data.feature_names[i] for i in keep),

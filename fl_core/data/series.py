@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_core.data.dataset import DeviceData, Matrix
+from fl_core.data.dataset import DeviceData, Matrix, kept_columns
 from fl_core.errors import DataError
 
 __all__ = [
     "Series",
     "device_windows",
+    "drop_channels",
     "padded_windows",
     "pool",
     "split_windows",
@@ -77,6 +78,23 @@ class Series:
             f"Series({self.name!r}, {len(self.channels)} channels, train={len(self.train)}, "
             f"test={len(self.test)}, anomalous={int(self.labels.sum())})"
         )
+
+
+def drop_channels(series: Series, patterns: Sequence[str]) -> Series:
+    """Return `series` without the channels that match any of the shell patterns.
+
+    Raises:
+        DataError: A pattern matches no channel, or no channel would be left.
+    """
+    if not patterns:
+        return series
+    keep = kept_columns(series.channels, patterns, series.name)
+    return replace(
+        series,
+        channels=tuple(series.channels[i] for i in keep),
+        train=series.train[:, keep],
+        test=series.test[:, keep],
+    )
 
 
 # ------------------------------------------------------------------------------ windows

@@ -35,9 +35,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_core.data import archive, builtin, folders
-from fl_core.data.dataset import DeviceData, Matrix, evenly, thin
+from fl_core.data.dataset import DeviceData, Matrix, drop_columns, evenly, thin
 from fl_core.data.folders import benign_parts, feature_names
-from fl_core.data.series import Series, device_windows, pool
+from fl_core.data.series import Series, device_windows, drop_channels, pool
 from fl_core.data.series_files import list_groups, list_series, load_series, read_csv
 from fl_core.data.table import BENIGN_LABELS, Block, Table, count_rows, open_table, parse_time
 from fl_core.errors import DataError
@@ -50,6 +50,7 @@ __all__ = [
     "list_devices",
     "load_all_series",
     "load_device",
+    "load_devices",
     "load_rows",
 ]
 
@@ -148,16 +149,38 @@ def is_series_folder(source: str) -> bool:
     return source != BUILTIN and Path(source).is_dir() and bool(list_series(Path(source)))
 
 
-def load_all_series(source: str) -> tuple[Series, ...]:
-    """Load every series of a source: of a folder, or each device of a CSV in time order.
+def load_devices(source: str, drop: Sequence[str] = (), *, seed: int = 0) -> list[DeviceData]:
+    """Load every device of a source without the columns that match a pattern.
+
+    Args:
+        source: "builtin" or a path.
+        drop: Shell patterns of columns to leave out.
+        seed: Draws validation rows where the source does not say which they are.
 
     Raises:
-        DataError: The source has no order, or the data are broken; says where.
+        DataError: as `load_device` and `drop_columns`.
+    """
+    names = list_devices(source)
+    return [drop_columns(load_device(source, name, seed=seed), drop) for name in names]
+
+
+def load_all_series(source: str, drop: Sequence[str] = ()) -> tuple[Series, ...]:
+    """Load every series of a source: of a folder, or each device of a CSV in time order.
+
+    Args:
+        source: A path.
+        drop: Shell patterns of channels to leave out.
+
+    Raises:
+        DataError: The source has no order, or the data are broken; says where. A pattern matches
+            no channel, or all of them.
     """
     names = list_devices(source)
     if is_series_folder(source):
-        return tuple(load_series(Path(source), name) for name in names)
-    return tuple(read_csv(_in_order(source), name) for name in names)
+        found = [load_series(Path(source), name) for name in names]
+    else:
+        found = [read_csv(_in_order(source), name) for name in names]
+    return tuple(drop_channels(each, drop) for each in found)
 
 
 def _load_windows(source: str, device: str, window: int, limit: int | None) -> DeviceData:

@@ -31,7 +31,12 @@ _Result = TypeVar("_Result", "Result", "SeriesResult")
 
 @click.command()
 @click.option("--data", default="builtin", show_default=True, help="`builtin`, or a path.")
-@click.option("--drop", multiple=True, metavar="PATTERN", help="Leave columns out: 'HH_jit_*'.")
+@click.option(
+    "--drop",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave columns out: 'HH_jit_*'; of series, channels.",
+)
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Runs.")
 @click.option("--rounds", default=8, show_default=True, type=click.IntRange(1), help="Rounds.")
 @click.option(
@@ -122,9 +127,9 @@ def command(
     use_one_thread()
     series = is_series_folder(data) or (window or 1) > 1
     recipe = replace(SERIES, window=window or SERIES.window) if series else Recipe()
-    if series and (drop or every > 1 or planted):
+    if series and (every > 1 or planted):
         raise ConfigError(
-            "--drop, --every and --planted are for rows that stand alone",
+            "--every and --planted are for rows that stand alone",
             hint="leave them out for series",
         )
     if groups and not list_groups(Path(data)):
@@ -168,19 +173,16 @@ class _Run:
     def on_rows(self) -> tuple[dict[str, Any], str]:
         from fl_core.contest import columns_of, compare, markdown, thin_out
         from fl_core.data.dataset import DeviceData, drop_columns
-        from fl_core.data.sources import list_devices, load_device
+        from fl_core.data.sources import list_devices, load_device, load_devices
         from fl_core.planted import plant
 
         data, drop, every = self.data, self.settings["drop"], self.settings["every"]
         planted, max_fpr = self.settings["planted"], self.settings["max_fpr"]
         first, *_ = list_devices(data, limit=1)
-        columns = drop_columns(load_device(data, first), drop) if drop else load_device(data, first)
-        chosen = self._methods(columns.feature_names)
+        chosen = self._methods(drop_columns(load_device(data, first), drop).feature_names)
 
         def load(seed: int) -> Sequence[DeviceData]:
-            devices = [load_device(data, name, seed=seed) for name in list_devices(data)]
-            if drop:
-                devices = [drop_columns(device, drop) for device in devices]
+            devices = load_devices(data, drop, seed=seed)
             if every > 1:
                 devices = [thin_out(device, every) for device in devices]
             return plant(devices, seed=seed) if planted else devices
@@ -201,7 +203,8 @@ class _Run:
         from fl_core.data.sources import load_all_series
         from fl_core.series_contest import SERIES_COLUMNS, compare_series
 
-        series, window = load_all_series(self.data), self.recipe.window
+        series = load_all_series(self.data, self.settings["drop"])
+        window = self.recipe.window
         chosen = self._methods(window_columns(series[0].channels, window))
         seeds = range(self.settings["seeds"])
         max_fpr = self.settings["max_fpr"]

@@ -9,7 +9,7 @@ import pytest
 
 from bench import astray
 from bench.astray import FAULTS, Harm, harm, main, table
-from bench.devices import load_devices
+from fl_core.data.sources import load_devices
 from tests.support.federation import write_site
 
 

@@ -153,11 +153,23 @@ def test_groups_need_folders_of_experiments(servers: Path) -> None:
     assert "has no folders of experiments" in str(found.exception)
 
 
-@pytest.mark.parametrize("option", [("--planted",), ("--every", "2"), ("--drop", "m*")])
+@pytest.mark.parametrize("option", [("--planted",), ("--every", "2")])
 def test_what_is_for_rows_alone_is_refused_for_series(servers: Path, option) -> None:
     found = run("--data", str(servers), *option)
     assert isinstance(found.exception, ConfigError)
     assert "leave them out" in str(found.exception.hint)
+
+
+@pytest.mark.req("L-76")
+def test_channels_of_series_can_be_left_out(servers: Path) -> None:
+    common = ("--data", str(servers), "--seeds", "1", "--window", "4", "--only", "PCA, alone")
+    whole, less = (
+        json.loads(run(*common, *options, "--json").stdout)["results"][0]["series"]
+        for options in ((), ("--drop", "metric1"))
+    )
+    assert set(whole) == set(less)
+    assert whole != less
+    assert isinstance(run(*common, "--drop", "no such").exception, DataError)
 
 
 def test_rows_without_order_have_no_windows() -> None:
