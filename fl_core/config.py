@@ -194,6 +194,10 @@ class TrainConfig(Settings):
     """Factor of the alignment to the global reference; 0 switches it off. Below about 2 the
     contrast outweighs it: the reference stays short, the consistency weights near one half."""
 
+    window_normalisation: bool = True
+    """Whether losses, centroids and weights see embeddings standardised window by window (z~), or
+    as the encoder gives them (z). Off only to measure what it is worth; a head looks at both."""
+
     dynamic_weights: bool = True
     """Whether a node weighs its update by its consistency with the reference; otherwise by 1."""
 
@@ -309,6 +313,7 @@ class TrainConfig(Settings):
         check_integer(own, "public_negatives", self.public_negatives, low=0, high=MAX_BATCH)
         check_flag(own, "synthetic_negatives", self.synthetic_negatives)
         check_flag(own, "dynamic_weights", self.dynamic_weights)
+        check_flag(own, "window_normalisation", self.window_normalisation)
         check_integers(own, "blocks", self.blocks, at_most=MAX_DIM, high=MAX_DIM)
         self._check_privacy()
 
@@ -364,6 +369,11 @@ class TrainConfig(Settings):
             raise ModelError(
                 f"{own}.batch_size is {self.batch_size}: logit-dp takes every pair's gradient",
                 hint=f"use at most {MAX_PAIR_BATCH} with logit-dp",
+            )
+        if not self.window_normalisation:
+            raise ModelError(
+                f"{own}.window_normalisation is off under private, whose objectives need it",
+                hint="leave it on, or private empty",
             )
         if self.private == DP_SGD and not self.bank_negatives + self.own_negatives:
             raise ModelError(

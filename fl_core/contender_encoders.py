@@ -42,10 +42,16 @@ ADVERSARY_WEIGHT: Final = 1.0
 PUBLIC_NEGATIVES: Final = 128
 """Of the published ranges (0.001 to 1, and 0.1 to 10) the values that their authors use most."""
 
-ABLATIONS: Final[dict[str, Mapping[str, Any]]] = {
+_PARTS: Final[dict[str, Mapping[str, Any]]] = {
+    "ours, no window normalisation": {"window_normalisation": False},
     "ours, no alignment": {"align_weight": 0.0},
     "ours, no dynamic weights": {"dynamic_weights": False},
     "ours, no contrast": {"contrast_weight": 0.0},
+}
+"""The parts of seed 001's objective that are settings, each switched off."""
+
+ABLATIONS: Final[dict[str, Mapping[str, Any]]] = {
+    **_PARTS,
     "ours, colder contrast": {"temperature": 0.02},
     "ours, views without gain": {"gain_std": 0.0},
     "ours, views miss streams": {"drop_rate": 0.02},
@@ -58,9 +64,7 @@ ABLATIONS: Final[dict[str, Mapping[str, Any]]] = {
 """Name to what differs from the default settings of training."""
 
 SERIES_ABLATIONS: Final[dict[str, Mapping[str, Any]]] = {
-    "ours, no alignment": {"align_weight": 0.0},
-    "ours, no dynamic weights": {"dynamic_weights": False},
-    "ours, no contrast": {"contrast_weight": 0.0},
+    **_PARTS,
     "ours, no reconstruction": {"reconstruction_weight": 0.0},
 }
 """The same of series, whose encoder has no augmented views."""
@@ -132,7 +136,8 @@ def encoders(
 
     Args:
         rounds: Of every federation; who trains on pooled rows takes as many steps in all.
-        ablations: Also return `ABLATIONS`, or `SERIES_ABLATIONS`.
+        ablations: Also return `ABLATIONS`, or `SERIES_ABLATIONS`, the open loop (all steps in one
+            round) and, where they can be, the reader misled and public rows as negatives.
         bank: Public rows with the devices' columns; without, nothing has them as negatives.
         recipe: What ours is; for rows that stand alone if None.
     """
@@ -163,6 +168,8 @@ def encoders(
         variant("ours"),
     ]
     if ablations:
+        once = _federated(replace(config, steps=config.steps * rounds), 1)
+        found.append(contender("ours, open loop", once))
         misled = _federated(replace(config, adversary_weight=ADVERSARY_WEIGHT), rounds)
         found.append(contender("ours, misleading a reader", misled, reader=True))
         if bank is not None:

@@ -57,18 +57,19 @@ _ENCODERS: Final[dict[str, Callable[[ModelConfig], Encoder]]] = {
 }
 
 
-def standardise(z: Tensor) -> Tensor:
+def standardise(z: Tensor, *, on: bool = True) -> Tensor:
     """Return z~ = (z - mu) / sigma with mu, sigma over the k coordinates of each window.
 
     Args:
         z: Shape (B, k).
+        on: Otherwise z is returned: `TrainConfig.window_normalisation`.
 
     Returns:
         Shape (B, k); each row has mean 0 and mean square just under 1.
 
     Source: seed 001 section 3, read as specs/90-learning.md section 3 says (L-05).
     """
-    return functional.layer_norm(z, (z.shape[-1],), eps=EPSILON)
+    return functional.layer_norm(z, (z.shape[-1],), eps=EPSILON) if on else z
 
 
 def build_encoder(model: ModelConfig, params: ArrayLike) -> Encoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +28,7 @@ class Step:
     """What the encoder saw, shape (B, d)."""
 
     embedding: Tensor
-    """z~ of the view, shape (B, k)."""
+    """z~ of the view, shape (B, k); z where window normalisation is off."""
 
 
 def local_step(
@@ -70,14 +71,15 @@ def row_step(
     Source: seed 001 section 3; specs/90-learning.md section 4.
     """
     view = make_view(batch, layout, config, generator)
-    u = standardise(encoder(view))
-    v = standardise(encoder(make_view(batch, layout, config, generator)))
+    normalised = functools.partial(standardise, on=config.window_normalisation)  # L-05
+    u = normalised(encoder(view))
+    v = normalised(encoder(make_view(batch, layout, config, generator)))
     others = [corrupt(batch, layout.members, generator)] if config.synthetic_negatives else []
     if public is not None:  # L-57
         others.append(
             public[torch.randint(len(public), (config.public_negatives,), generator=generator)]
         )
-    negatives = standardise(encoder(torch.cat(others))) if others else None
+    negatives = normalised(encoder(torch.cat(others))) if others else None
     contrast = info_nce(u, v, temperature=config.temperature, synthetic=negatives)
     loss = config.contrast_weight * contrast + config.align_weight * alignment(u, reference)
     return Step(loss, view, u)
@@ -100,7 +102,8 @@ def timefreq_step(
     noise = torch.randn(batch.shape, generator=generator)
     view = batch + config.noise_std * noise
     found = encoder.reconstruct(view)
-    u = standardise(encoder.discrepancies(encoder.windows(view), found))
+    residuals = encoder.discrepancies(encoder.windows(view), found)
+    u = standardise(residuals, on=config.window_normalisation)
     contrast = info_nce(found.time_code, found.frequency_code, temperature=config.temperature)
     loss = (
         config.reconstruction_weight * found.loss(encoder.windows(batch))

@@ -131,7 +131,7 @@ def weighted_mean(total: ArrayLike, total_weight: float) -> NDArray[np.float64]:
 
 
 def within_ball(centroid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a mean of standardised embeddings no longer than one can be.
+    """Return a mean of embeddings no longer than one of standardised embeddings can be.
 
     A node that gives a negative weight could make it as long as it likes, and nodes refuse a
     reference that is (H-16).

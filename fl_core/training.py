@@ -24,6 +24,7 @@ from fl_core.objectives import local_step
 from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.private_training import Noise, SecretBytes, private_delta
 from fl_core.public_bank import PublicBank
+from fl_core.server_opt import within_ball
 
 __all__ = ["MIN_TRAIN_ROWS", "LocalUpdate", "check_objective", "consistency", "train_local"]
 
@@ -59,7 +60,11 @@ class LocalUpdate:
 
 
 def consistency(
-    encoder: Encoder, rows: NDArray[np.float32], reference: NDArray[np.float32]
+    encoder: Encoder,
+    rows: NDArray[np.float32],
+    reference: NDArray[np.float32],
+    *,
+    normalised: bool = True,
 ) -> tuple[NDArray[np.float32], float, float]:
     """Embed rows and measure how far they stand from the reference.
 
@@ -67,15 +72,20 @@ def consistency(
         encoder: The encoder after local training.
         rows: Normalised validation rows, shape (n, d), n >= 1.
         reference: g, shape (k,).
+        normalised: Whether the embeddings are (`TrainConfig.window_normalisation`); otherwise the
+            centroid is cut to the length that one of normalised embeddings can have.
 
     Returns:
-        Centroid (k,), distance d >= 0, weight 1 / (1 + d) in (0, 1].
+        Centroid (k,), |c|^2 <= k, distance d >= 0, weight 1 / (1 + d) in (0, 1].
 
     Source: seed 001 section 3 (w_i); specs/90-learning.md L-07.
     """
-    z = standardise(torch.from_numpy(embed(encoder, rows))).numpy()  # (n, k)
+    z = standardise(torch.from_numpy(embed(encoder, rows)), on=normalised).numpy()  # (n, k)
     distance = float(np.mean(np.square(z - reference)))  # over rows and coordinates
-    return z.mean(axis=0).astype(np.float32), distance, 1.0 / (1.0 + distance)
+    centroid = z.mean(axis=0)
+    if not normalised:
+        centroid = within_ball(centroid)
+    return centroid.astype(np.float32), distance, 1.0 / (1.0 + distance)
 
 
 def train_local(
@@ -168,7 +178,9 @@ def train_local(
     after = spec.flatten(encoder)
     if not np.isfinite(after).all():
         raise ModelError("training gave a parameter that is not finite", hint=_LOWER_RATE)
-    centroid, distance, weight = consistency(encoder, held_out, g)
+    centroid, distance, weight = consistency(
+        encoder, held_out, g, normalised=config.window_normalisation
+    )
     if not config.dynamic_weights:
         weight = 1.0
     return LocalUpdate(after - before, centroid, weight, distance, loss, len(rows))
@@ -241,7 +253,10 @@ def _fit(
             loss = loss + config.prox_weight * proximity(encoder.parameters(), start)
         if anchors is not None:  # L-52
             with torch.no_grad():
-                shared, last = (standardise(anchor(taken.view)) for anchor in anchors)
+                shared, last = (
+                    standardise(anchor(taken.view), on=config.window_normalisation)
+                    for anchor in anchors
+                )
             moon = model_contrast(
                 taken.embedding, shared, last, temperature=config.moon_temperature
             )

@@ -14,6 +14,7 @@ from fl_core.contender_baselines import baselines
 from fl_core.contender_encoders import (
     ABLATIONS,
     SERIES_ABLATIONS,
+    Recipe,
     encoder_contender,
     encoders,
     head_score,
@@ -32,6 +33,7 @@ from fl_core.contest import (
 )
 from fl_core.data.dataset import DeviceData
 from fl_core.errors import DataError
+from fl_core.federated import train_federated
 from fl_core.metrics import quality
 from fl_core.parameters import initial_parameters
 from tests.learning.conftest import make_rows
@@ -179,8 +181,24 @@ def test_every_method_of_the_table_learns_something_and_chance_nothing(
 def test_rows_of_the_table_have_distinct_names_and_ablations_change_the_settings() -> None:
     names = [each.name for each in (*baselines(), *encoders(rounds=1, ablations=True))]
     assert len(set(names)) == len(names)
+    for part in ("window normalisation", "alignment", "dynamic weights", "contrast"):  # seed 001
+        assert f"ours, no {part}" in ABLATIONS
+        assert f"ours, no {part}" in SERIES_ABLATIONS
     for other in (*ABLATIONS.values(), *SERIES_ABLATIONS.values()):
         assert replace(TrainConfig(), **other) != TrainConfig()
+
+
+def test_the_open_loop_takes_all_steps_in_one_round(devices: list[DeviceData]) -> None:
+    recipe = Recipe(config=TrainConfig(steps=3, batch_size=32))
+    found = {each.name: each for each in encoders(rounds=4, ablations=True, recipe=recipe)}
+    rows = pairs(devices)
+    model = recipe.model(rows[0][0].shape[1])
+    once = train_federated(
+        rows, model=model, config=replace(recipe.config, steps=12), rounds=1, seed=2
+    )
+    score = found["ours, open loop"].fit(rows, 2).known(0)
+    some = devices[0].test_benign
+    assert np.array_equal(score(some), head_score(once, model, rows[0][0])(some))
 
 
 def test_an_encoder_has_a_head_for_each_device_and_for_a_stranger(

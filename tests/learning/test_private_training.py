@@ -315,6 +315,7 @@ def test_clipping_in_batch_info_nce_is_refused_with_reason_and_ways_out():
         ({"optimiser": "lion"}, "optimiser is 'lion'"),
         ({"private": "logit-dp", "batch_size": 8}, "logit-dp is for the in-batch objective"),
         ({"private": "logit-dp", "objective": "in-batch"}, "batch_size is 128"),
+        ({"window_normalisation": False}, "window_normalisation is off under private"),
         ({"noise_multiplier": 0.0}, "noise_multiplier is 0.0"),
         ({"noise_multiplier": math.nan}, "noise_multiplier is nan"),
         ({"noise_multiplier": 17.0}, "noise_multiplier is 17.0"),

@@ -206,7 +206,12 @@ def test_the_loss_falls_on_a_rhythm():
 def test_the_further_terms_reach_it():
     reference = np.linspace(-1, 1, 7 * C).astype(np.float32)
     plain = train(reference=reference)
-    for change in ({"align_weight": 0.0}, {"prox_weight": 1.0}, {"moon_weight": 1.0}):
+    for change in (
+        {"align_weight": 0.0},
+        {"prox_weight": 1.0},
+        {"moon_weight": 1.0},
+        {"window_normalisation": False},
+    ):
         other = train(replace(CONFIG, **change), reference=reference, previous=START + plain.delta)
         assert not np.array_equal(other.delta, plain.delta), change
     held = train(replace(CONFIG, prox_weight=100.0)).delta

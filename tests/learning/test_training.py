@@ -9,6 +9,7 @@ import torch
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.encoders import build_encoder, embed, standardise
 from fl_core.errors import DataError, ModelError
+from fl_core.losses import model_contrast
 from fl_core.normalise import Normaliser
 from fl_core.parameters import ParamSpec, initial_parameters
 from fl_core.public_bank import PublicBank
@@ -230,6 +231,48 @@ def test_without_dynamic_weights_every_node_weighs_one(start, devices, model):
     assert plain.weight == 1.0 > weighed.weight
     assert plain.distance == weighed.distance
     assert np.array_equal(plain.delta, weighed.delta)
+
+
+@pytest.mark.req("L-53")
+def test_without_window_normalisation_embeddings_are_taken_as_they_are(start, devices, model):
+    reference = np.linspace(-0.5, 0.5, model.embedding_dim).astype(np.float32)
+    rows = devices[0]
+    off = prepared((start[0], reference), rows, model, window_normalisation=False)
+    on = prepared((start[0], reference), rows, model)
+    assert not np.array_equal(off.delta, on.delta)
+    encoder = build_encoder(model, start[0] + off.delta)
+    z = embed(encoder, Normaliser.fit(rows.train).apply(rows.validation))
+    assert off.distance == pytest.approx(np.square(z - reference).mean(), rel=1e-3)
+    assert off.weight == pytest.approx(1 / (1 + off.distance), rel=1e-6)
+    mean = z.mean(axis=0)
+    longest = np.sqrt(len(mean))
+    shortened = mean * min(1.0, longest / np.linalg.norm(mean))
+    assert np.allclose(off.centroid, shortened, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.req("L-53")
+def test_without_window_normalisation_a_centroid_stays_within_its_bound(start, devices, model):
+    params = start[0] * 50  # embeddings far longer than normalised ones
+    update = prepared((params, start[1]), devices[0], model, window_normalisation=False, steps=1)
+    assert update.distance > 1
+    assert np.linalg.norm(update.centroid) == pytest.approx(np.sqrt(model.embedding_dim), rel=1e-4)
+
+
+@pytest.mark.req("L-53")
+@pytest.mark.parametrize("on", [True, False])
+def test_window_normalisation_is_for_all_that_moon_compares(start, devices, model, monkeypatch, on):
+    seen = []
+
+    def spy(*embeddings, **settings):
+        seen.extend(embeddings)
+        return model_contrast(*embeddings, **settings)
+
+    monkeypatch.setattr("fl_core.training.model_contrast", spy)
+    common = {"moon_weight": 1.0, "previous": start[0] * 2, "steps": 1}
+    prepared(start, devices[0], model, window_normalisation=on, **common)
+    assert len(seen) == 3
+    for z in seen:  # only a normalised embedding has the mean 0
+        assert (z.detach().mean(dim=1).abs().max() < 1e-5) == on
 
 
 @pytest.mark.req("L-53")
