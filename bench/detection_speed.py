@@ -7,6 +7,7 @@
 The largest device of the data trains one round at the defaults, and its test rows, repeated, are
 scored in batches and one by one: by the detector, by the exported program, and by scikit-learn's
 isolation forest and PCA, fitted on the same training rows, in the same run. All start at raw rows.
+Of a folder of series (SKAB, ASD) rows are windows, and the encoder is the one of series.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from threadpoolctl import threadpool_limits
 
 from bench.common import BenchError, describe_machine
 from fl_core.baselines import pca_score
-from fl_core.config import ModelConfig, TrainConfig
+from fl_core.contender_encoders import SERIES, Recipe
 from fl_core.data.dataset import DeviceData
-from fl_core.data.sources import list_devices, load_device
+from fl_core.data.series import window_layout
+from fl_core.data.sources import is_series_folder, list_devices, load_device
 from fl_core.detector import Detector
 from fl_core.drift import DriftMonitor, unwatched
 from fl_core.errors import DataError, ModelError
@@ -42,6 +44,7 @@ from fl_core.parameters import ParamSpec, initial_parameters
 from fl_core.row_stream import open_batches
 from fl_core.streaming import score_batches
 from fl_core.training import train_local
+from fl_core.window_stream import window_batches
 
 __all__ = [
     "TARGETS",
@@ -97,6 +100,8 @@ class Figures:
     device: str
     train_rows: int
     features: int
+    window: int
+    """Time steps in a row; 1 for rows that stand alone."""
     parameters: int
     round_s: float
     scoring: tuple[Scoring, ...]
@@ -112,20 +117,25 @@ class Figures:
         return next(each for each in self.scoring if each.way == way)
 
 
-def largest_device(source: str) -> DeviceData:
-    """Load the device with the most training rows.
+def largest_device(source: str, *, window: int = 1) -> DeviceData:
+    """Load the device with the most training rows, of this many time steps each.
 
     Raises:
         DataError: the source cannot be read, or has no device.
     """
     return max(
-        (load_device(source, name) for name in list_devices(source)),
+        (load_device(source, name, window=window) for name in list_devices(source)),
         key=lambda data: len(data.train),
     )
 
 
-def measure(data: DeviceData, setting: Setting) -> Figures:
+def measure(data: DeviceData, setting: Setting, recipe: Recipe | None = None) -> Figures:
     """Train, fit, export and score on one core.
+
+    Args:
+        data: Rows of one device.
+        setting: How much is measured.
+        recipe: Encoder and settings of training; those of rows that stand alone if None.
 
     Raises:
         BenchError: nothing to score.
@@ -135,7 +145,8 @@ def measure(data: DeviceData, setting: Setting) -> Figures:
     if not len(known) or min(asdict(setting).values()) < 1:
         raise BenchError("there is nothing to score", hint="give test rows and counts of 1 or more")
     rows = np.resize(known, (setting.rows, known.shape[1]))
-    model, config = ModelConfig(input_dim=rows.shape[1]), TrainConfig()
+    recipe = recipe or Recipe()
+    model, config = recipe.model(rows.shape[1]), recipe.config
     start, zeros = initial_parameters(model, 0), np.zeros(model.embedding_dim)
 
     def train() -> NDArray[np.float32]:
@@ -173,6 +184,7 @@ def measure(data: DeviceData, setting: Setting) -> Figures:
         device=data.device,
         train_rows=len(data.train),
         features=model.input_dim,
+        window=model.window,
         parameters=ParamSpec.from_model(model).dim,
         round_s=round_s,
         scoring=tuple(_scoring(way, score, rows, setting) for way, score in ways.items()),
@@ -224,13 +236,15 @@ def _drift_us(detector: Detector, rows: NDArray[np.float64], batch: int) -> floa
 
 def _from_csv(detector: Detector, rows: NDArray[np.float64], folder: Path) -> float:
     path = folder / "rows.csv"
-    lines = [",".join(detector.feature_names)]
-    lines += [",".join(map(repr, row)) for row in rows.tolist()]
+    channels, length = window_layout(detector.feature_names)
+    steps = rows[:, -len(channels) :]  # of a window its last
+    lines = [",".join(channels)]
+    lines += [",".join(map(repr, step)) for step in steps.tolist()]
     path.write_text("\n".join(lines) + "\n")
 
     def read() -> None:
-        with open_batches(str(path), detector.feature_names) as batches:
-            for _ in score_batches(detector, batches):
+        with open_batches(str(path), channels) as batches:
+            for _ in score_batches(detector, window_batches(batches, length)):
                 pass
 
     return len(rows) / max(_seconds(read), 1e-9)
@@ -266,10 +280,12 @@ def table(figures: Figures) -> str:
     ]
     lines += ["", "| scoring raw rows | windows/s | one window, ms |", "|---|--:|--:|"]
     lines += [f"| {s.way} | {s.rows_per_s:,.0f} | {s.single_ms:.2f} |" for s in figures.scoring]
+    steps = f" in {figures.window} time steps" if figures.window > 1 else ""
     drift = "not watched" if figures.drift_us is None else f"{figures.drift_us:.1f} µs a row"
     lines += [
         "",
-        f"{figures.device}, {figures.train_rows} training rows of {figures.features} features. "
+        f"{figures.device}, {figures.train_rows} training rows of {figures.features} features"
+        f"{steps}. "
         f"Drift watch: {drift}. From a CSV file: {figures.csv_rows_per_s:,.0f} rows/s. Program: "
         f"{figures.program_bytes:,} bytes, difference {figures.program_difference:.1e}.",
     ]
@@ -289,7 +305,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
-            figures = measure(largest_device(options.data), setting)
+            recipe = SERIES if is_series_folder(options.data) else Recipe()
+            data = largest_device(options.data, window=recipe.window)
+            figures = measure(data, setting, recipe)
     except (BenchError, DataError, ModelError) as error:
         sys.exit(f"error: {error}\nhint: {error.hint}")
     print(table(figures))

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import drift
@@ -20,12 +21,13 @@ from bench.detection_speed import (
     verdicts,
 )
 from fl_core.config import ModelConfig
+from fl_core.contender_encoders import SERIES
 from fl_core.data.sources import load_device
 from fl_core.export import MAX_DIFFERENCE
 from fl_core.parameters import ParamSpec
 
 FIGURES = Figures(
-    "d", 100, 115, 34_624, 0.5, (Scoring(DETECTOR, 60_000.0, 0.2),), None, 20_000.0, 9, 1e-16
+    "d", 100, 115, 1, 34_624, 0.5, (Scoring(DETECTOR, 60_000.0, 0.2),), None, 20_000.0, 9, 1e-16
 )
 
 
@@ -39,6 +41,24 @@ def test_a_small_run_measures_everything() -> None:
     assert found.csv_rows_per_s > 0
     assert found.program_difference <= MAX_DIFFERENCE
     assert "| detector |" in table(found)
+
+
+@pytest.mark.req("L-68")
+def test_of_series_the_windows_of_their_own_encoder_are_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for server, count in (("omi-1", 200), ("omi-2", 150)):
+        label = (np.arange(60) > 40).astype(np.int8)
+        train, test = rng.normal(size=(count, 3)), rng.normal(size=(60, 3))
+        np.savez(tmp_path / f"{server}.npz", train=train, test=test, test_label=label)
+    out = tmp_path / "figures.json"
+    main(["--data", str(tmp_path), "--rows", "100", "--repetitions", "1", "--out", str(out)])
+    assert "48 features in 16 time steps" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert (found["device"], found["window"]) == ("omi-1", 16)
+    assert found["parameters"] == ParamSpec.from_model(SERIES.model(48)).dim
+    assert found["csv_rows_per_s"] > 0
 
 
 @pytest.mark.req("L-01", "L-68")
