@@ -27,6 +27,7 @@ from fl_core.contest import (
     columns_of,
     compare,
     honest_rate,
+    joined,
     markdown,
     summary,
     thin_out,
@@ -119,19 +120,17 @@ def test_a_device_left_out_is_never_trained_on_and_gives_only_its_validation_row
 
 
 @pytest.mark.req("L-72")
-def test_of_a_device_with_no_row_known_the_nearest_of_the_others_decides(
-    devices: list[DeviceData],
-) -> None:
-    """The first other device's head finds the attacks, the second ranks them like benign rows."""
+def test_of_a_device_with_no_row_known_the_others_heads_decide(devices: list[DeviceData]) -> None:
+    """The first other head finds the attacks; the second knows them and does not know the rest."""
     device = devices[0]
-    sharp, dull = (device.test_attack[:, :1].mean() * scale for scale in (1.0, 0.0))
+    attacks = {row.tobytes() for row in device.test_attack}
 
     def fit(rows: Rows, seed: int) -> Fitted:
         def known(index: int):
-            attacks = {row.tobytes() for row in device.test_attack}
-            height = (sharp, dull)[index % 2] if len(rows) < N_DEVICES else sharp
+            blind = index == 1 and len(rows) < N_DEVICES
+            loud, quiet = (0.1, 1.0) if blind else (1.0, 0.5)
             return lambda some: np.array(
-                [abs(height) if row.tobytes() in attacks else 0.0 for row in np.asarray(some)]
+                [loud if row.tobytes() in attacks else quiet for row in np.asarray(some)]
             )
 
         return Fitted(known, None, lambda some: known(0), None)
@@ -140,6 +139,16 @@ def test_of_a_device_with_no_row_known_the_nearest_of_the_others_decides(
     assert result.left_out["device-0"] == 0.0
     assert result.unknown["device-0"] == 1.0
     assert result.mean("unknown") == np.mean(list(result.unknown.values()))
+
+
+@pytest.mark.req("L-72")
+def test_joined_heads_lean_on_the_nearest_and_on_agreement() -> None:
+    assert np.array_equal(joined([[0.25, 3.0]]), [0.25, 3.0])  # one head alone
+    near, agreed, both_far = joined([[1.0, 1.0, 8.0], [50.0, 1.0, 8.0]])
+    assert near == pytest.approx(1.0, rel=1e-3)
+    assert agreed == pytest.approx(1 / np.sqrt(2))
+    assert both_far == pytest.approx(8 / np.sqrt(2))
+    assert joined([[0.0], [2.0]]) == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.req("L-73")
