@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from bench.planted import planted_devices, planted_parser
 from fl_core.calibration import cross_scores
 from fl_core.contender_encoders import Recipe, head_score
-from fl_core.contest import joined
 from fl_core.data.dataset import DeviceData
 from fl_core.federated import train_federated
 from fl_core.metrics import quality
@@ -64,8 +63,7 @@ def _geometric(scores: Matrix, axis: int) -> Matrix:
 
 
 JOINS: Final[dict[str, Join]] = {
-    "as taken (L-72)": lambda scores, _: joined(scores),
-    "least": lambda scores, _: np.asarray(scores.min(axis=0)),
+    "least (L-72)": lambda scores, _: np.asarray(scores.min(axis=0)),
     "least, over the head's median": lambda scores, heads: np.asarray(
         (scores / heads.medians[:, None]).min(axis=0)
     ),

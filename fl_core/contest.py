@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from fl_core.baselines import ScoreFunction
 from fl_core.contenders import Contender, Fitted, Rows
@@ -31,7 +30,6 @@ __all__ = [
     "columns_of",
     "compare",
     "honest_rate",
-    "joined",
     "markdown",
     "rate_interval",
     "summary",
@@ -56,7 +54,6 @@ _KIND = "kind:"  # before the name of a kind, in the key of its column
 _CONFIDENCE = 0.95
 _MANY_ROWS = 500
 _DOUBLE = 2.0
-_LEAST_SCORE = 1e-9  # of a head, where heads are joined
 
 
 class Row(Protocol):
@@ -245,7 +242,7 @@ def _measure(
         trained = contender.fit(_rows(others), seed)
         strangers[device.device] = _fpr(trained.unseen(device.validation), device)
         heads = dict.fromkeys(trained.known(other) for other in range(len(others)))
-        unknown[device.device] = _fpr(_joint(heads), device)
+        unknown[device.device] = _fpr(_nearest(heads), device)
     return Result(
         contender.name,
         seed,
@@ -262,25 +259,9 @@ def _fpr(score: ScoreFunction, device: DeviceData) -> float:
     return fpr_at_tpr(score(device.test_benign), score(device.test_attack))
 
 
-def joined(scores: ArrayLike) -> NDArray[np.float64]:
-    """Join what several devices' heads say of rows of a device that none of them knows.
-
-    Near the least score, and less the more heads find a row usual.
-
-    Args:
-        scores: Shape (h, n), 0 or more.
-
-    Returns:
-        Shape (n,): (sum over the heads of s^-2)^(-1/2).
-
-    Source: specs/90-learning.md L-72.
-    """
-    values = np.maximum(np.asarray(scores, dtype=np.float64), _LEAST_SCORE)
-    return np.asarray(1 / np.sqrt(np.square(1 / values).sum(axis=0)))
-
-
-def _joint(scores: Collection[ScoreFunction]) -> ScoreFunction:
-    return lambda rows: joined([score(rows) for score in scores])
+def _nearest(scores: Collection[ScoreFunction]) -> ScoreFunction:
+    """Return the least score that any of several devices gives a row."""
+    return lambda rows: np.asarray(np.min([score(rows) for score in scores], axis=0))
 
 
 def _leakage(fitted: Fitted, devices: Sequence[DeviceData], seed: int) -> float:

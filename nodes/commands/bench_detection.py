@@ -102,8 +102,8 @@ def command(
 
     Methods see benign training and validation rows only. Figures are means over devices, and over
     seeds with their range. A device left out is scored by a head on its own validation rows, which
-    its threshold takes anyway; nobody trained on its rows. "No row of it known": the scores
-    by the other devices' heads are joined, and the nearest head counts most.
+    its threshold takes anyway; nobody trained on its rows. "No row of it known" is the least score
+    that the other devices' heads give.
 
     An interrupt ends it with a table of what is done, and status 130.
 
