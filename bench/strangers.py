@@ -20,6 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.common import BenchError
 from bench.planted import planted_devices, planted_parser
 from fl_core.calibration import cross_scores
 from fl_core.contender_encoders import Recipe, head_score
@@ -33,6 +34,7 @@ __all__ = ["JOINS", "Heads", "main", "measure"]
 Matrix = NDArray[np.float64]
 
 ROUNDS: Final = 8
+_FEWEST: Final = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,14 @@ def measure(
 
     Returns:
         Join to AUC and FPR at TPR 0.999 against bursts: means over the devices.
+
+    Raises:
+        BenchError: fewer than three devices, so that there is no second head to join.
     """
+    if len(devices) < _FEWEST:
+        raise BenchError(
+            f"{len(devices)} devices are too few to leave one out", hint="give three or more"
+        )
     found: dict[str, list[list[float]]] = {name: [] for name in JOINS}
     for index, device in enumerate(devices):
         others = [*devices[:index], *devices[index + 1 :]]

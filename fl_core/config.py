@@ -371,7 +371,7 @@ class TrainConfig(Settings):
                 hint=f"use at most {MAX_PAIR_BATCH} with logit-dp",
             )
         if not self.window_normalisation:
-            raise ModelError(
+            raise ModelError(  # L-53
                 f"{own}.window_normalisation is off under private, whose objectives need it",
                 hint="leave it on, or private empty",
             )

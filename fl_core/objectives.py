@@ -71,7 +71,7 @@ def row_step(
     Source: seed 001 section 3; specs/90-learning.md section 4.
     """
     view = make_view(batch, layout, config, generator)
-    normalised = functools.partial(standardise, on=config.window_normalisation)  # L-05
+    normalised = functools.partial(standardise, on=config.window_normalisation)  # L-53
     u = normalised(encoder(view))
     v = normalised(encoder(make_view(batch, layout, config, generator)))
     others = [corrupt(batch, layout.members, generator)] if config.synthetic_negatives else []

@@ -78,12 +78,12 @@ def consistency(
     Returns:
         Centroid (k,), |c|^2 <= k, distance d >= 0, weight 1 / (1 + d) in (0, 1].
 
-    Source: seed 001 section 3 (w_i); specs/90-learning.md L-07.
+    Source: seed 001 section 3 (w_i); specs/90-learning.md L-07, L-53.
     """
     z = standardise(torch.from_numpy(embed(encoder, rows)), on=normalised).numpy()  # (n, k)
     distance = float(np.mean(np.square(z - reference)))  # over rows and coordinates
     centroid = z.mean(axis=0)
-    if not normalised:
+    if not normalised:  # L-53
         centroid = within_ball(centroid)
     return centroid.astype(np.float32), distance, 1.0 / (1.0 + distance)
 

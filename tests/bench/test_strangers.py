@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bench.common import BenchError
 from bench.strangers import JOINS, Heads, measure
 from fl_core.planted import plant
 from tests.bench.test_scores import device
@@ -18,6 +19,11 @@ def test_every_join_is_judged_without_a_test_row() -> None:
     for name, (auc, alarms) in found.items():
         assert auc > 0.5, name
         assert 0.0 <= alarms <= 1.0
+
+
+def test_two_devices_are_too_few() -> None:
+    with pytest.raises(BenchError, match="too few"):
+        measure(plant([device(0), device(1)], seed=0), seed=0)
 
 
 @pytest.mark.req("L-72")
