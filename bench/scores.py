@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from sklearn.neighbors import NearestNeighbors
 
-from bench.planted import planted_devices, planted_parser
+from bench.planted import measure_planted
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.data.dataset import DeviceData
 from fl_core.encoders import build_encoder, embed
@@ -156,7 +156,7 @@ def measure(
     """Train one federation and judge every score on every device.
 
     Args:
-        devices: As `planted_devices` makes them.
+        devices: With planted anomalies, as `measure_planted` makes them.
         seed: Of training.
         rounds: Of the federation.
 
@@ -190,8 +190,7 @@ def measure(
 
 def main() -> None:
     """Measure and print one line a score."""
-    args = planted_parser("bench.scores").parse_args()
-    runs = [measure(planted_devices(args, seed), seed=seed) for seed in range(args.seeds)]
+    runs = measure_planted("bench.scores", lambda devices, seed: measure(devices, seed=seed))
     print("| score | AUC, foreign | AUC, burst | FPR at TPR 0.999 |\n|---|---|---|---|")
     for name in SCORES:
         means = np.mean([run[name] for run in runs], axis=0)

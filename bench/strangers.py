@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.common import BenchError
-from bench.planted import planted_devices, planted_parser
+from bench.planted import measure_planted
 from fl_core.calibration import cross_scores
 from fl_core.contender_encoders import Recipe, head_score
 from fl_core.data.dataset import DeviceData
@@ -94,7 +94,7 @@ def measure(
     """Leave out every device in turn and judge every join on it.
 
     Args:
-        devices: As `planted_devices` makes them, three or more.
+        devices: With planted anomalies, as `measure_planted` makes them, three or more.
         seed: Of training.
         rounds: Of the federation.
 
@@ -143,8 +143,7 @@ def _scores(
 
 def main() -> None:
     """Measure and print one line a join."""
-    args = planted_parser("bench.strangers").parse_args()
-    runs = [measure(planted_devices(args, seed), seed=seed) for seed in range(args.seeds)]
+    runs = measure_planted("bench.strangers", lambda devices, seed: measure(devices, seed=seed))
     print("| join | AUC, burst | FPR at TPR 0.999, burst |\n|---|---|---|")
     for name in JOINS:
         means = np.mean([run[name] for run in runs], axis=0)

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.planted import planted_devices, planted_parser
+from bench.planted import measure_planted
 from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.contender_encoders import head_score
@@ -62,7 +62,7 @@ def measure(devices: Sequence[DeviceData], *, seed: int, rounds: int = ROUNDS) -
     """Train one federation, then set every device's threshold by every rule.
 
     Args:
-        devices: As `planted_devices` makes them.
+        devices: With planted anomalies, as `measure_planted` makes them.
         seed: Of training.
         rounds: Of the federation.
     """
@@ -93,10 +93,10 @@ def measure(devices: Sequence[DeviceData], *, seed: int, rounds: int = ROUNDS) -
 
 def main() -> None:
     """Measure and print one line a rule."""
-    args = planted_parser("bench.thresholds").parse_args()
-    found: list[Kept] = []
-    for seed in range(args.seeds):
-        found += measure(planted_devices(args, seed), seed=seed)
+    runs = measure_planted(
+        "bench.thresholds", lambda devices, seed: list(measure(devices, seed=seed))
+    )
+    found = [kept for run in runs for kept in run]
     print("| threshold set on | scores (median) | mean rate | too many | too few | of | recall |")
     print("|---|---|---|---|---|---|---|")
     for rule in RULES:
