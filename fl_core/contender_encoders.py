@@ -42,6 +42,9 @@ ADVERSARY_WEIGHT: Final = 1.0
 PUBLIC_NEGATIVES: Final = 128
 """Of the published ranges (0.001 to 1, and 0.1 to 10) the values that their authors use most."""
 
+ADAPT_ROUNDS: Final = 2
+"""Rounds that each device goes on by itself after a federation, to have an encoder of its own."""
+
 _PARTS: Final[dict[str, Mapping[str, Any]]] = {
     "ours, no window normalisation": {"window_normalisation": False},
     "ours, no alignment": {"align_weight": 0.0},
@@ -137,7 +140,8 @@ def encoders(
     Args:
         rounds: Of every federation; who trains on pooled rows takes as many steps in all.
         ablations: Also return `ABLATIONS`, or `SERIES_ABLATIONS`, the open loop (all steps in one
-            round) and, where they can be, the reader misled and public rows as negatives.
+            round), an encoder for each device that goes on from the shared one and, where they can
+            be, the reader misled and public rows as negatives.
         bank: Public rows with the devices' columns; without, nothing has them as negatives.
         recipe: What ours is; for rows that stand alone if None.
     """
@@ -170,6 +174,8 @@ def encoders(
     if ablations:
         once = _federated(replace(config, steps=config.steps * rounds), 1)
         found.append(contender("ours, open loop", once))
+        shared = _federated(config, rounds)
+        found.append(contender("ours, adapted", shared, retrain=(config, ADAPT_ROUNDS)))
         misled = _federated(replace(config, adversary_weight=ADVERSARY_WEIGHT), rounds)
         found.append(contender("ours, misleading a reader", misled, reader=True))
         if bank is not None:
@@ -198,7 +204,7 @@ def encoder_contender(
         name: In the table.
         model_of: Columns of a row to the architecture.
         train: Rows, architecture and seed to parameters, and bytes that a node sends a round.
-        retrain: Settings and rounds by which each device goes on alone, with nothing sent.
+        retrain: Settings and rounds by which each device goes on alone, with no more sent.
         reader: Whether the model has a reader with one class a device.
         gap: Of `fl_core.calibration.cross_scores`.
     """

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
+from fl_core.baselines import train_alone
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.contender_baselines import baselines
 from fl_core.contender_encoders import (
@@ -33,6 +34,7 @@ from fl_core.contest import (
 )
 from fl_core.data.dataset import DeviceData
 from fl_core.errors import DataError
+from fl_core.evaluation import round_seed
 from fl_core.federated import train_federated
 from fl_core.metrics import quality
 from fl_core.parameters import initial_parameters
@@ -199,6 +201,31 @@ def test_the_open_loop_takes_all_steps_in_one_round(devices: list[DeviceData]) -
     score = found["ours, open loop"].fit(rows, 2).known(0)
     some = devices[0].test_benign
     assert np.array_equal(score(some), head_score(once, model, rows[0][0])(some))
+
+
+@pytest.mark.req("L-70")
+def test_who_adapts_goes_on_from_the_shared_encoder_with_rows_of_its_own(
+    devices: list[DeviceData],
+) -> None:
+    recipe = Recipe(config=TrainConfig(steps=3, batch_size=32))
+    found = {each.name: each for each in encoders(rounds=2, ablations=True, recipe=recipe)}
+    rows, some = pairs(devices), devices[0].test_benign
+    fitted, shared = found["ours, adapted"].fit(rows, 2), found["ours"].fit(rows, 2)
+    model = recipe.model(rows[0][0].shape[1])
+    theta = train_federated(rows, model=model, config=recipe.config, rounds=2, seed=2)
+    for index, (own, held) in enumerate(rows):
+        mine = train_alone(
+            theta,
+            own,
+            held,
+            model=model,
+            config=recipe.config,
+            seeds=[round_seed(2, number, "ours, adapted", "alone") for number in range(2)],
+        )
+        score = fitted.known(index)(some)
+        assert np.array_equal(score, head_score(mine, model, own)(some))
+        assert not np.array_equal(score, shared.known(index)(some))
+    assert fitted.traffic == shared.traffic
 
 
 def test_an_encoder_has_a_head_for_each_device_and_for_a_stranger(
