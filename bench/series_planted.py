@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 
 from bench.series_planting import KINDS, SETS, pieces, plant, shortened
 from fl_core.architectures import RESIDUALS, SPREADS
-from fl_core.baselines import pca_score
+from fl_core.baselines import pca_score, train_alone
 from fl_core.config import ModelConfig, TrainConfig
-from fl_core.contender_encoders import SERIES
+from fl_core.contender_encoders import ADAPT_ROUNDS, SERIES
 from fl_core.data.dataset import Matrix
 from fl_core.data.series import Series, split_windows, step_windows
 from fl_core.data.sources import load_all_series
 from fl_core.encoders import build_encoder
+from fl_core.evaluation import round_seed
 from fl_core.federated import train_federated
 from fl_core.normalise import Normaliser
 from fl_core.parameters import initial_parameters
@@ -53,6 +54,11 @@ ASD_STEPS: Final = 900
 
 PCA: Final = "PCA of the windows"
 AS_IT_IS: Final = "as it is"
+OURS: Final = "ours"
+FIRST: Final = "no training"
+
+BY_THEMSELVES: Final = {OURS: ADAPT_ROUNDS, FIRST: ROUNDS}
+"""Encoders that every series goes on training by itself, too, and the rounds that it does."""
 
 SHORTEST: Final = 400
 """Normal steps that an experiment of SKAB needs to be shortened: all but one have them."""
@@ -132,13 +138,15 @@ def _fit_pca(own: Matrix) -> Callable[[Matrix], _Scores]:
     return lambda rows: {PCA: score(rows)}
 
 
-def _fit_heads(encoder: TimeFrequencyEncoder, label: str) -> _Fit:
-    """Fit the head of L-10 to every view, or under another `label` to z alone."""
+def _fit_heads(model: ModelConfig, params: NDArray[np.float32], label: str) -> _Fit:
+    """Fit the head of L-10 to every view of ours, or under another `label` to z alone."""
+    encoder = build_encoder(model, params).eval()
+    assert isinstance(encoder, TimeFrequencyEncoder)
 
     def fit(own: Matrix) -> Callable[[Matrix], _Scores]:
         normaliser = Normaliser.fit(own)
         views = _views(encoder, normaliser.apply(own))
-        if label:
+        if label != OURS:
             head = _fit_parts(views[AS_IT_IS])
             return lambda rows: {
                 label: head.distance(np.hstack(_views(encoder, normaliser.apply(rows))[AS_IT_IS]))
@@ -154,6 +162,19 @@ def _fit_heads(encoder: TimeFrequencyEncoder, label: str) -> _Fit:
             return {**found, "as it is, and PCA": np.asarray(beside)}
 
         return score
+
+    return fit
+
+
+def _fit_alone(
+    model: ModelConfig, params: NDArray[np.float32], rounds: int, seed: int, label: str
+) -> _Fit:
+    """Train on the series' own windows from `params` on, and fit the head to what comes of it."""
+
+    def fit(own: Matrix) -> Callable[[Matrix], _Scores]:
+        seeds = [round_seed(seed, number, label, "train") for number in range(rounds)]
+        mine = train_alone(params, own, own, model=model, config=SERIES.config, seeds=seeds)
+        return _fit_heads(model, mine, label)(own)
 
     return fit
 
@@ -205,9 +226,11 @@ def _encoders(
     def trained(config: TrainConfig) -> NDArray[np.float32]:
         return train_federated(rows, model=model, config=config, rounds=ROUNDS, seed=seed)
 
-    yield "", trained(SERIES.config)
-    yield "no training", initial_parameters(model, seed)
+    plain = replace(SERIES.config, align_weight=0.0, dynamic_weights=False)
+    yield OURS, trained(SERIES.config)
+    yield FIRST, initial_parameters(model, seed)
     yield "no contrast", trained(replace(SERIES.config, contrast_weight=0.0))
+    yield "FedAvg", trained(plain)
 
 
 def _measure(name: str, folder: str, seeds: Sequence[int]) -> None:
@@ -226,9 +249,9 @@ def _measure(name: str, folder: str, seeds: Sequence[int]) -> None:
     add(_fit_pca)
     for seed in seeds:
         for label, params in _encoders(known, model, seed):
-            encoder = build_encoder(model, params).eval()
-            assert isinstance(encoder, TimeFrequencyEncoder)
-            add(_fit_heads(encoder, label))
+            add(_fit_heads(model, params, label))
+            if rounds := BY_THEMSELVES.get(label):
+                add(_fit_alone(model, params, rounds, seed, f"{label}, then alone"))
     print("| score | " + " | ".join(sets) + " |\n" + "|---" * (len(sets) + 1) + "|")
     for label, tables in found.items():
         table = np.array(tables)  # (seeds, sets, kinds)

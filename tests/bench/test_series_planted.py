@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bench.series_planted import _views, quality
+from bench.series_planted import _fit_alone, _fit_heads, _views, quality
 from bench.series_planting import SETS, plant, shortened
 from fl_core.contender_encoders import SERIES
-from fl_core.data.series import Series
+from fl_core.data.series import Series, split_windows
 from fl_core.encoders import build_encoder, embed
 from fl_core.parameters import initial_parameters
 
@@ -55,3 +55,14 @@ def test_the_first_view_is_the_embedding() -> None:
     assert not np.allclose(np.hstack(views["last stage alone"]), z)
     assert all(np.isfinite(part).all() for parts in views.values() for part in parts)
     assert torch.is_grad_enabled()
+
+
+def test_who_goes_on_alone_trains_on_windows_of_its_own() -> None:
+    model, (own, rows) = SERIES.model(SERIES.window * C), split_windows(series(), SERIES.window)
+    first = initial_parameters(model, 0)
+    before = _fit_heads(model, first, "x")(own)(rows)["x"]
+    assert np.array_equal(_fit_alone(model, first, 0, 0, "x")(own)(rows)["x"], before)
+    after = _fit_alone(model, first, 1, 0, "x")(own)(rows)
+    assert list(after) == ["x"]
+    assert after["x"].shape == before.shape
+    assert not np.allclose(after["x"], before)
