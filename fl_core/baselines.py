@@ -124,8 +124,12 @@ def isolation_forest_score(train: ArrayLike, *, seed: int = 0) -> ScoreFunction:
     return score
 
 
-def random_score(seed: int) -> ScoreFunction:
-    """Return scores that know nothing: uniform on [0, 1), new ones at every call."""
+def random_score(seed: int | Sequence[int]) -> ScoreFunction:
+    """Return scores that know nothing: uniform on [0, 1), new ones at every call.
+
+    Args:
+        seed: Non-negative numbers; each sequence of them is a stream of its own.
+    """
     rng = np.random.default_rng(seed)
 
     def score(values: ArrayLike) -> NDArray[np.float64]:

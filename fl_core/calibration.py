@@ -38,8 +38,8 @@ def cross_scores(
             time steps, which share steps with so many neighbours.
 
     Returns:
-        Shape (n,), in the order of the rows; (m,) with m < n where the gap leaves less than half of
-        the rows to fit to some folds, whose rows are not scored.
+        Shape (n,), in the order of the rows; (m,) with m < n where some folds leave one row to fit
+        to, or the gap leaves less than half of them: the rows of these folds are not scored.
     """
     return cross_scores_together(lambda some: fit(some[0]), [rows], folds=folds, gap=gap)[0]
 
@@ -68,11 +68,13 @@ def cross_scores_together(
     for fold in range(count):
         own = [part[fold] for part in parts]
         rest = [_beyond(table, part, gap) for table, part in zip(tables, own, strict=True)]
-        if any(2 * len(left) < len(table) for left, table in zip(rest, tables, strict=True)):
+        pairs = zip(rest, tables, strict=True)
+        enough = [max(2, len(table) / 2) <= len(left) for left, table in pairs]  # L-13
+        if not any(enough):
             continue
         score = fit(rest)
-        for scores, table, part in zip(found, tables, own, strict=True):
-            scores.append(score(table[part]))
+        for index in np.flatnonzero(enough):  # a short table's fold says nothing of the others
+            found[index].append(score(tables[index][own[index]]))
     return [np.concatenate(scores) if scores else np.empty(0) for scores in found]
 
 

@@ -40,7 +40,7 @@ def baselines(gap: int = 0) -> tuple[Contender, ...]:
     alone = functools.partial(_alone, gap=gap)
     together = functools.partial(_pooled, gap=gap)
     return (
-        Contender("random scores", lambda rows, seed: alone(lambda _: random_score(seed), rows)),
+        Contender("random scores", _chance),
         Contender("PCA, alone", lambda rows, _: alone(pca_score, rows)),
         Contender("PCA, pooled rows", lambda rows, _: together(pca_score, rows)),
         Contender("5 neighbours, alone", lambda rows, _: alone(knn_score, rows)),
@@ -63,6 +63,21 @@ def baselines(gap: int = 0) -> tuple[Contender, ...]:
         ),
         Contender("autoencoder, federated", _federated_autoencoder),
     )
+
+
+def _chance(rows: Rows, seed: int) -> Fitted:
+    """Return draws that are independent: of seed, devices, purpose and rows (L-70)."""
+    trains = training_rows(rows)
+    total = sum(map(len, trains))  # of other devices, where another is left out
+
+    @functools.cache  # threshold and test rows take from one stream, one after the other
+    def known(index: int) -> ScoreFunction:
+        return random_score((seed, total, 0, index))
+
+    def calibration(index: int) -> NDArray[np.float64]:
+        return random_score((seed, total, 1, index))(trains[index])
+
+    return Fitted(known, calibration, lambda _: random_score((seed, total, 2)))
 
 
 def _alone(make: Callable[[ArrayLike], ScoreFunction], rows: Rows, *, gap: int) -> Fitted:

@@ -76,3 +76,28 @@ def test_a_fold_that_leaves_too_little_to_fit_to_is_not_scored() -> None:
     edges = np.concatenate((rows[:10], rows[40:])).ravel()
     assert np.array_equal(cross_scores(fit, rows, gap=15), edges)
     assert len(cross_scores(fit, rows, gap=40)) == 0
+
+
+@pytest.mark.req("L-13")
+def test_two_rows_are_not_scored_by_a_head_of_one() -> None:
+    rows = np.arange(2.0)[:, None]
+    assert len(cross_scores(lambda some: lambda values: values.ravel(), rows)) == 0
+
+
+@pytest.mark.req("L-13")
+def test_a_short_device_costs_the_others_no_fold() -> None:
+    long, short = np.arange(100.0)[:, None], np.arange(1000.0, 1020.0)[:, None]
+    gap = 9
+
+    def fit(some):
+        seen = np.concatenate(some).ravel()
+
+        def score(values):
+            assert all(np.abs(seen - value).min() > gap for value in values.ravel())
+            return values.ravel()
+
+        return score
+
+    of_long, of_short = cross_scores_together(fit, [long, short], gap=gap)
+    assert np.array_equal(of_long, long.ravel())
+    assert len(of_short) < len(short)

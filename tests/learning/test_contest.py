@@ -89,6 +89,24 @@ class Spy:
         return Contender("spy", fit)
 
 
+@pytest.mark.req("L-70")
+def test_chance_draws_anew_for_every_device_and_purpose(devices: list[DeviceData]) -> None:
+    chance = next(each for each in baselines() if each.name == "random scores")
+    rows: Rows = [(each.train, each.validation) for each in devices]
+
+    def draws() -> list[float]:
+        fitted = chance.fit(rows, 7)
+        assert fitted.calibration is not None
+        found = [fitted.unseen(devices[0].validation)(devices[0].test_benign)]
+        for index, each in enumerate(devices):
+            found += [fitted.calibration(index), fitted.known(index)(each.validation)]
+            found.append(fitted.known(index)(each.test_benign))
+        return [float(value) for part in found for value in part]
+
+    assert len(set(draws())) == len(draws())
+    assert draws() == draws()
+
+
 @pytest.mark.req("L-71")
 def test_contenders_are_given_benign_rows_and_thresholds_come_from_validation_rows(
     devices: list[DeviceData],
