@@ -255,10 +255,17 @@ class Detector:
 
         Raises:
             DataError: a wrong width, or a value that is not finite.
-            ModelError: no such head.
+            ModelError: no such head, or parameters so large that they give no number for a row.
         """
         head = self.head(device)
-        return head.statistics.distance(embed(self._encoder, head.normaliser.apply(rows)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = head.statistics.distance(embed(self._encoder, head.normaliser.apply(rows)))
+        if not np.isfinite(scores).all():  # L-18: a row without a score must not pass for quiet
+            raise ModelError(
+                f"the model gives no finite score for a row of {head.device!r}",
+                hint="its file is damaged, or was not made by this program: get it anew",
+            )
+        return scores
 
     def threshold(self, device: str | None = None) -> float:
         """Return the score above which a row of `device` is an alert.

@@ -14,7 +14,7 @@ import select
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -70,6 +70,9 @@ class RowBatch:
     devices: Sequence[str | None]
     """Device of each row, where the input has it."""
 
+    anew: bool = False
+    """Whether these are the first rows of another file: of one that was truncated or replaced."""
+
 
 # ------------------------------------------------------------------------------ bytes to lines
 
@@ -122,7 +125,8 @@ def follow_bursts(path: Path, wait: Callable[[], object]) -> Iterator[list[bytes
 
     Yields:
         The new lines; None when the file was truncated or replaced, after which it is read from
-        its beginning, header first.
+        its beginning, header first. A file that another takes the place of is read to its end
+        before: until there is nothing more in it and something in the other.
 
     Raises:
         DataError: the file cannot be opened or read, or a line is too long.
@@ -131,10 +135,14 @@ def follow_bursts(path: Path, wait: Callable[[], object]) -> Iterator[list[bytes
         descriptor = _open(path)
         lines = _Lines(str(path))
         try:
-            while not _is_replaced(path, descriptor):
+            while not _is_truncated(descriptor):
+                replaced = _is_replaced(path, descriptor)  # asked before what is left is read
                 data = _read(descriptor, str(path))
                 if data:
                     yield lines.feed(data)
+                elif replaced:  # L-22
+                    yield lines.end()
+                    break
                 else:
                     wait()
         finally:
@@ -171,19 +179,24 @@ def _gather(descriptor: int, name: str) -> bytes:
     return data
 
 
-def _is_replaced(path: Path, descriptor: int) -> bool:
-    """Tell whether the open file has become shorter than what was read, or another took its name.
+def _is_truncated(descriptor: int) -> bool:
+    """Tell whether the open file has become shorter than what was read."""
+    return os.fstat(descriptor).st_size < os.lseek(descriptor, 0, os.SEEK_CUR)
 
-    A name that is gone for a moment, as while a log is rotated, is not yet a replacement.
+
+def _is_replaced(path: Path, descriptor: int) -> bool:
+    """Tell whether another file has taken the open one's name and has something in it.
+
+    A name that is gone for a moment, as while a log is rotated, is not yet a replacement, nor is an
+    empty file: who writes may not have turned to it yet.
     """
     held = os.fstat(descriptor)
-    if held.st_size < os.lseek(descriptor, 0, os.SEEK_CUR):
-        return True
     try:
         named = path.stat()
     except FileNotFoundError:
         return False
-    return (named.st_dev, named.st_ino) != (held.st_dev, held.st_ino)
+    other = (named.st_dev, named.st_ino) != (held.st_dev, held.st_ino)
+    return other and named.st_size > 0
 
 
 # ------------------------------------------------------------------------------ lines to rows
@@ -261,20 +274,20 @@ class CsvRows:
                 f"{where} has {len(cells)} columns, the header has {len(self._columns)}",
                 hint="give the row one value for each column, or remove it",
             )
-        row = self._numbers(cells, where)
+        row = self._numbers(cells, where, plain="_" not in text)
         time = None
         if self._time >= 0:
             column = self._columns[self._time]
             time = parse_time(cells[self._time].strip(), f"{where}, column {column!r}")
         return row, time, cells[self._device].strip() if self._device >= 0 else None
 
-    def _numbers(self, cells: Sequence[str], where: str) -> list[float]:
-        """Convert the wanted cells; one by one, with their names, only where one is broken."""
+    def _numbers(self, cells: Sequence[str], where: str, *, plain: bool) -> list[float]:
+        """Convert the wanted cells; one by one, with their names, only where one may be broken."""
         try:
             row = [float(cells[at]) for at in self._wanted]
         except ValueError:
             row = [math.nan]
-        if math.isfinite(sum(row)):  # no NaN and no infinity: either would be in the sum
+        if plain and math.isfinite(sum(row)):  # no NaN and no infinity: either would be in the sum
             return row
         return [self._number(cells, at, where) for at in self._wanted]
 
@@ -283,7 +296,7 @@ class CsvRows:
             value = float(cells[at])
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
+        if not math.isfinite(value) or "_" in cells[at]:  # Python's own: 1_000
             raise DataError(
                 f"{where}, column {self._columns[at]!r}: {cells[at][:40]!r} is not a finite number",
                 hint="correct the cell, or remove the row",
@@ -304,17 +317,18 @@ def csv_batches(
         DataError: no header at all, a bad header, or a broken row while `bad` is None.
     """
     rows: CsvRows | None = None
-    seen = False
+    seen = anew = False
     for burst in bursts:
         if burst is None:
-            rows = None
+            rows, anew = None, True
             continue
         if rows is None and burst:
             rows, burst, seen = CsvRows(burst[0], feature_names, name), burst[1:], True
         if rows is not None:
             batch = rows.parse(burst, bad)
             if batch.numbers:
-                yield batch
+                yield replace(batch, anew=anew)
+                anew = False
     if not seen:
         raise DataError(f"{name}: the input is empty", hint="give a CSV with a header line")
 

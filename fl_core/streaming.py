@@ -6,7 +6,6 @@ rows they are counted and left out, because a monitor that stops at the first od
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,7 +163,7 @@ def score_batches(
         detector.head(device)  # a wrong name shows before the input is waited for
     for batch in batches:
         heads = [device or own or detector.head().device for own in batch.devices]
-        scores = np.full(len(heads), math.nan)
+        scores = np.zeros(len(heads))
         for name in dict.fromkeys(heads):
             members = [i for i, head in enumerate(heads) if head == name]
             if name in detector.heads:
@@ -183,5 +182,5 @@ def score_batches(
             for number, time, head, score in zip(
                 batch.numbers, batch.times, heads, scores, strict=True
             )
-            if not math.isnan(score)
+            if head in detector.heads
         ]

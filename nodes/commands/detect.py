@@ -63,7 +63,8 @@ def command(model: str, data: str, device: str | None, follow: bool, every: bool
         try:
             channels, length = window_layout(detector.feature_names)
             with open_batches(data, channels, wait=wait, bad=bad) as batches:
-                rows = window_batches(batches, length)
+                known = None if device else {None, *detector.devices}
+                rows = window_batches(batches, length, devices=known)
                 for verdicts in score_batches(detector, rows, device=device, bad=bad):
                     tally.count(verdicts)
                     drifts = watch.observe(verdicts)

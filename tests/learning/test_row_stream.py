@@ -182,6 +182,53 @@ def test_a_rotated_file_is_followed_under_its_name(tmp_path):
 
 
 @pytest.mark.req("L-22")
+def test_rows_written_just_before_a_rotation_are_not_lost(tmp_path):
+    path, old = tmp_path / "live.csv", tmp_path / "live.csv.1"
+    path.write_bytes(b"a,b\n1,2\n")
+
+    def rotate():  # all between two looks at the file, and the last line without its end
+        append(path, b"3,4\n5,6")()
+        path.rename(old)
+        path.write_bytes(b"a,b\n7,8\n")
+
+    assert followed(path, [rotate]) == [1.0, 3.0, 5.0, 7.0]
+
+
+@pytest.mark.req("L-22")
+def test_a_writer_may_finish_the_old_file_while_the_new_one_is_empty(tmp_path):
+    path, old = tmp_path / "live.csv", tmp_path / "live.csv.1"
+    path.write_bytes(b"a,b\n1,2\n")
+
+    def rotate():
+        path.rename(old)
+        path.touch()
+
+    steps = [rotate, append(old, b"3,4\n"), append(path, b"a,b\n5,6\n")]
+    assert followed(path, steps) == [1.0, 3.0, 5.0]
+
+
+@pytest.mark.req("L-22")
+def test_the_first_rows_of_another_file_are_marked(tmp_path):
+    lines = [[b"a", b"1"], [b"2"], None, [b"a", b"x"], [b"3"], [b"4"]]
+    found = csv_batches(lines, name="f", feature_names=("a",), bad=lambda _: None)
+    assert [(batch.values.item(), batch.anew) for batch in found] == [
+        (1.0, False),
+        (2.0, False),
+        (3.0, True),
+        (4.0, False),
+    ]
+
+
+@pytest.mark.req("L-21")
+@pytest.mark.parametrize("cell", ["1_000", "nan", "1e999", ""])
+def test_a_cell_that_training_would_refuse_is_refused_here(cell):
+    with pytest.raises(DataError, match="column 'a'"):
+        list(csv_batches([[b"a,b", f"{cell},2".encode()]], name="f", feature_names=("a",)))
+    (batch,) = csv_batches([[b"a,b_c", b"1,x_y"]], name="f", feature_names=("a",))
+    assert batch.values.item() == 1.0, "other columns may hold what they will"
+
+
+@pytest.mark.req("L-22")
 def test_broken_rows_of_a_followed_file_are_counted_and_passed(tmp_path):
     path = tmp_path / "live.csv"
     path.write_bytes(b"a,b\n1,2\nx,2\n")

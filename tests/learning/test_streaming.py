@@ -9,6 +9,7 @@ from fl_core.detector import Detector
 from fl_core.errors import DataError, ModelError
 from fl_core.parameters import initial_parameters
 from fl_core.row_stream import RowBatch
+from fl_core.scoring import EmbeddingStatistics, HeadStatistics
 from fl_core.streaming import DriftWatch, ScoredRow, Tally, score_batches
 
 
@@ -73,6 +74,19 @@ def test_an_unknown_device_is_named_or_skipped(devices, detector):
     (verdicts,) = score_batches(detector, [rows], bad=skipped.append)
     assert [v.row for v in verdicts] == [1, 3]
     assert len(skipped) == 1
+
+
+@pytest.mark.req("L-18")
+@pytest.mark.parametrize("size", [1e200, 1e305])
+def test_a_head_that_gives_no_number_is_an_error_and_no_quiet_row(devices, detector, size):
+    head = detector.head("dev0")
+    (part,) = head.statistics.parts
+    huge = EmbeddingStatistics(part.spread, part.mean + size, part.whitening * size)
+    odd = replace(head, statistics=HeadStatistics((huge,)))
+    hostile = replace(detector, heads={**detector.heads, "dev0": odd})
+    for rows in (devices[0].test_benign[:1], devices[0].test_benign[:5]):
+        with pytest.raises(ModelError, match="no finite score for a row of 'dev0'"):
+            list(score_batches(hostile, [batch(rows, ["dev0"] * len(rows))]))
 
 
 def test_the_tally_counts(devices, detector):

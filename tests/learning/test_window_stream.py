@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from fl_core import window_stream
 from fl_core.config import ModelConfig
 from fl_core.data.series import padded_windows, window_columns, windows
 from fl_core.detector import Detector
@@ -52,10 +54,31 @@ def test_every_device_is_a_series_of_its_own():
 @pytest.mark.req("L-37")
 def test_a_file_that_starts_anew_carries_nothing_over():
     values = np.arange(8.0).reshape(4, 2)
-    both = [*batches(values, [4]), *batches(values + 100, [2, 2])]
+    first, *rest = batches(values + 100, [2, 2])
+    both = [*batches(values, [1, 3]), replace(first, anew=True), *rest]
     got = joined(window_batches(both, 3))
+    assert np.array_equal(got[:4], padded_windows(values, 3))
     assert np.array_equal(got[4:], padded_windows(values + 100, 3))
     assert not list(window_batches([RowBatch([], values[:0], [], [])], 3))
+
+
+@pytest.mark.req("L-20")
+def test_devices_that_nobody_knows_are_not_remembered():
+    values = np.arange(16.0).reshape(8, 2)
+    owners = ["a", "x"] * 4
+    got = joined(window_batches(batches(values, [1] * 8, owners), 3, devices={"a"}))
+    assert np.array_equal(got[::2], padded_windows(values[::2], 3))
+    assert np.array_equal(got[1::2], np.tile(values[1::2], 3)), "each as if it were the first"
+
+
+@pytest.mark.req("L-20")
+def test_of_too_many_series_the_one_silent_longest_begins_anew(monkeypatch):
+    monkeypatch.setattr(window_stream, "MAX_SERIES", 2)
+    values = np.arange(10.0).reshape(5, 2)
+    owners = ["a", "b", "a", "c", "b"]
+    got = joined(window_batches(batches(values, [1] * 5, owners), 2))
+    assert np.array_equal(got[2], [*values[0], *values[2]]), "a is remembered"
+    assert np.array_equal(got[4], np.tile(values[4], 2)), "b is not: c took its place"
 
 
 @pytest.mark.req("L-37")
