@@ -24,7 +24,7 @@ from fl_core.errors import DataError, ModelError
 from fl_core.normalise import Normaliser, checked_rows
 from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.score_reference import ScoreReference
-from fl_core.scoring import HeadStatistics, benign_threshold
+from fl_core.scoring import LEAST_THRESHOLD, HeadStatistics, benign_threshold
 
 __all__ = ["DEFAULT_MAX_FPR", "Detector", "Head"]
 
@@ -180,7 +180,7 @@ class Detector:
         scores = score_by(*used)(held_out)
         crossed = cross_scores(lambda some: score_by(*fitted(some)), own, gap=window - 1)  # L-13
         unseen = np.concatenate((crossed, scores))
-        threshold = benign_threshold(unseen, max_fpr)
+        threshold = max(benign_threshold(unseen, max_fpr), LEAST_THRESHOLD)  # L-13
         reference = ScoreReference.fit(scores, threshold)
         counts = (len(own), len(held_out), len(unseen))
         head = Head(device, *used, threshold, max_fpr, *counts, reference)

@@ -23,6 +23,7 @@ from fl_core.errors import ModelError
 __all__ = [
     "EPSILON",
     "JOINT_FLOOR",
+    "LEAST_THRESHOLD",
     "SERIES_SHRINKAGE",
     "SHRINKAGE",
     "EmbeddingStatistics",
@@ -46,8 +47,16 @@ JOINT_FLOOR: Final = 0.1
 """Added to the squared length of every part before the parts are joined: one that is unusually near
 its mean must not hide another that is far from it."""
 
+LEAST_THRESHOLD: Final = 1e-3
+"""No head's threshold is lower: below it lies how an encoder rounds, which depends on how many rows
+it is given at once."""
+
+_LEAST_RIDGE: Final = 1e-6
+"""Least variance added, for embeddings that hardly vary: far above the square of float32's
+rounding."""
+
 _TINY: Final = 1e-9
-"""Least spread, and least variance added, for embeddings that do not vary at all."""
+"""Least spread of embeddings that do not vary at all; added to every variance."""
 
 
 def standardised(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -105,7 +114,7 @@ class EmbeddingStatistics:
         centred = both - mean
         covariance = centred.T @ centred / len(z)
         shrinkage = SERIES_SHRINKAGE if window > 1 else SHRINKAGE
-        ridge = shrinkage * float(np.trace(covariance)) / len(covariance) + _TINY
+        ridge = max(shrinkage * float(np.trace(covariance)) / len(covariance), _LEAST_RIDGE) + _TINY
         precision = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
         whitening = np.linalg.cholesky((precision + precision.T) / 2.0)
         return cls(spread, mean, whitening.astype(np.float64, copy=False))

@@ -52,6 +52,25 @@ def test_the_threshold_holds_on_fresh_rows(devices, model, max_fpr):
     assert np.mean(detector.score(rows.test_benign) > detector.threshold()) <= limit
 
 
+@pytest.mark.req("L-10", "L-13")
+@pytest.mark.parametrize("kind", ["mlp", "cnn", "gnn"])
+def test_rows_that_are_all_alike_are_no_alerts_however_many_arrive_at_once(kind):
+    model = ModelConfig(115, kind=kind)
+    rows = np.tile(np.random.default_rng(0).lognormal(3.0, 2.0, size=115), (400, 1))
+    detector = Detector.fit_head(
+        initial_parameters(model, 0),
+        model,
+        rows[:300],
+        rows[300:],
+        device="a",
+        feature_names=[f"f{i}" for i in range(115)],
+    )
+    for count in (1, 2, 3, 4, 400):
+        assert (detector.score(rows[:count]) <= detector.threshold()).all(), count
+    odd = rows[:1] * np.where(np.arange(115) == 7, 1.5, 1.0)
+    assert (detector.score(odd) > detector.threshold()).all()
+
+
 @pytest.mark.req("L-13")
 def test_the_threshold_is_a_score_by_a_head_that_had_not_seen_the_row(devices, model):
     rows = devices[0]

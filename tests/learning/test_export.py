@@ -119,6 +119,9 @@ def test_every_kind_of_encoder_can_be_exported(model, tmp_path):
         params, model, rows[:80], rows[80:], device="a", feature_names=names
     )
     assert save_program(detector, tmp_path / "a.pt2").difference <= MAX_DIFFERENCE
+    program = torch.export.load(tmp_path / "a.pt2").module()
+    scores, alerts = program(torch.zeros((0, model.input_dim), dtype=torch.float64))
+    assert scores.shape == alerts.shape == (0,)
 
 
 @pytest.mark.req("L-61")
