@@ -23,6 +23,7 @@ __all__ = [
     "NODE_WIDTH",
     "POOLINGS",
     "RESIDUALS",
+    "RUN_KINDS",
     "SPREADS",
     "Shapes",
     "attention_heads",
@@ -38,6 +39,9 @@ RESIDUALS: Final = 4
 SPREADS: Final = 3
 """Numbers that it embeds for each channel, last: how much either path's residual, and the one
 path's distance from the other, varies over the window."""
+
+RUN_KINDS: Final = ("cnn", "gnn", "gat")
+"""Kinds of encoder that are built after how the columns of a row stand in streams and windows."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Name and shape of each tensor."""

@@ -9,10 +9,8 @@ every draw comes from the generator that is passed in.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Final
 
 import torch
@@ -23,9 +21,7 @@ from fl_core.errors import ModelError
 from fl_core.layouts import DAMPED_WINDOWS, KNOWN_BLOCKS
 from fl_core.normalise import CLIP
 
-__all__ = ["Layout", "block_members", "corrupt", "make_view", "named_blocks"]
-
-_STREAM_WINDOW: Final = re.compile(r"^(.+_L[0-9.]+)_")
+__all__ = ["Layout", "block_members", "corrupt", "make_view"]
 
 _MOST_MIXED: Final = 0.2
 """Largest share of another benign row in a view."""
@@ -34,23 +30,11 @@ CORRUPT_SHARE: Final = (0.04, 0.64)
 """Least and largest probability that a run is corrupted; drawn per row, small shares oftener."""
 
 CORRUPT_SHIFT: Final = (0.5, 12.0)
-"""Least and largest shift of a corrupted column, in node standard deviations, log-uniform."""
+"""Least and largest size of a corrupted row's shifts, in node standard deviations, log-uniform: in
+half of the rows the shift of every hit column, in the others the standard deviation of theirs."""
 
 _MOSAIC_SHARE: Final = 0.3
 """Share of corrupted rows that take another row's values instead of a shift."""
-
-
-def named_blocks(feature_names: Sequence[str]) -> tuple[int, ...]:
-    """Work out `TrainConfig.blocks` from column names such as `HH_jit_L0.1_mean`.
-
-    Returns:
-        Run lengths; a column whose name has no window stands alone.
-    """
-    keys = []
-    for i, name in enumerate(feature_names):
-        match = _STREAM_WINDOW.match(name)
-        keys.append(match.group(1) if match else f"\0{i}")
-    return tuple(len(list(run)) for _, run in groupby(keys))
 
 
 def block_members(dim: int, blocks: Sequence[int]) -> Tensor:
@@ -70,7 +54,7 @@ def block_members(dim: int, blocks: Sequence[int]) -> Tensor:
     if sum(lengths) != dim:
         raise ModelError(
             f"TrainConfig.blocks add up to {sum(lengths)}, the rows have {dim} columns",
-            hint="leave blocks empty, or take named_blocks of the feature names",
+            hint="leave blocks empty, or take fl_core.layouts.named_blocks of the feature names",
         )
     run = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     return torch.nn.functional.one_hot(run, len(lengths)).T.to(torch.float32)
@@ -121,7 +105,7 @@ class Layout:
 def make_view(
     rows: Tensor, layout: Layout, config: TrainConfig, generator: torch.Generator
 ) -> Tensor:
-    """Draw a harmless variant of each row, by the sizes in `config`; those of 0 draw nothing.
+    """Draw a harmless variant of each row, by the sizes in `config`.
 
     In this order: streams swapped, another benign row mixed in, noise, a gain a run and one common
     to the row, missing runs, missing windows.

@@ -64,6 +64,19 @@ _OF_PRIVACY: Final = (
 )
 """Settings of training that are chosen for noised steps, if there are any."""
 
+_NOT_PRIVATE: Final = (
+    "contrast_weight",
+    "adversary_weight",
+    "prox_weight",
+    "moon_weight",
+    "public_negatives",
+    "window_drop_rate",
+    "jitter_std",
+    "swap_rate",
+    "mix_rate",
+)
+"""Terms and views that a record's loss under `private` cannot have."""
+
 MAX_PAIR_BATCH: Final = 64
 """Largest batch of Logit-DP, which takes the gradient of every pair of rows in it."""
 
@@ -179,7 +192,7 @@ class TrainConfig(Settings):
     """Optimiser steps a round: the same for every node, so that a small node is not drowned."""
 
     batch_size: int = 128
-    """Rows a step; a node with fewer rows draws with replacement."""
+    """Rows a step, drawn with replacement."""
 
     learning_rate: float = 1e-3
     """Of the local Adam, which starts afresh every round."""
@@ -227,8 +240,8 @@ class TrainConfig(Settings):
     What a view may do, the encoder learns to overlook: bursts a little, too."""
 
     drop_rate: float = 0.0
-    """Probability that a view misses a stream's window, that is, shows the node's mean there. More
-    helps on real rows and hurts on the built-in ones (specs/90-learning.md section 8)."""
+    """Probability that a view misses a stream's window, that is, shows the node's mean there. It
+    hurts on the built-in rows, and mostly on real ones (specs/90-learning.md section 8)."""
 
     window_drop_rate: float = 0.0
     """Probability that a view misses one damped window in all streams."""
@@ -259,7 +272,8 @@ class TrainConfig(Settings):
 
     private: str = ""
     """Record-level privacy: "" for none, "dp-sgd" with the per-record objective, or "logit-dp" with
-    the in-batch one. `align_weight` and `synthetic_negatives` have no effect under either."""
+    the in-batch one. `align_weight` and `synthetic_negatives` have no effect under either; other
+    terms and views that they cannot have are refused."""
 
     optimiser: str = "adam"
     """Local optimiser: "adam", or "sgd" (without momentum) under `private`."""
@@ -370,6 +384,13 @@ class TrainConfig(Settings):
                 f"{own}.batch_size is {self.batch_size}: logit-dp takes every pair's gradient",
                 hint=f"use at most {MAX_PAIR_BATCH} with logit-dp",
             )
+        plain = {each.name: each.default for each in dataclasses.fields(self)}
+        for name in _NOT_PRIVATE:  # Q-10
+            if getattr(self, name) != plain[name]:
+                raise ModelError(
+                    f"{own}.{name} is {getattr(self, name)}, and private training does not read it",
+                    hint=f"leave it at {plain[name]}, or private empty",
+                )
         if not self.window_normalisation:
             raise ModelError(  # L-53
                 f"{own}.window_normalisation is off under private, whose objectives need it",

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fl_core.architectures import RESIDUALS, SPREADS
+from fl_core.architectures import RESIDUALS, RUN_KINDS, SPREADS
 from fl_core.baselines import ScoreFunction, train_alone
 from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
@@ -116,7 +116,7 @@ class Recipe:
 
     def settings(self, kind: str) -> TrainConfig:
         """Return the settings that an encoder of this kind trains by."""
-        return self.config if kind == self.kind else TrainConfig()
+        return self.config if kind == self.kind else TrainConfig(blocks=self.config.blocks)
 
 
 SERIES: Final = Recipe(
@@ -134,6 +134,7 @@ def encoders(
     ablations: bool = False,
     bank: PublicBank | None = None,
     recipe: Recipe | None = None,
+    layout: bool = True,
 ) -> tuple[Contender, ...]:
     """Return the methods that train an encoder, ours last; training is in the clear.
 
@@ -144,6 +145,8 @@ def encoders(
             be, the reader misled and public rows as negatives.
         bank: Public rows with the devices' columns; without, nothing has them as negatives.
         recipe: What ours is; for rows that stand alone if None.
+        layout: Whether what is known of columns by their number is true; if not, encoders that are
+            built after it are left out.
     """
     recipe = recipe or Recipe()
     config, series = recipe.config, recipe.window > 1
@@ -161,7 +164,8 @@ def encoders(
         contender(f"{own} encoder, alone", _untrained, retrain=(config, rounds)),
     ]
     # Graphs over all steps of a series are refused for their size (L-50).
-    for kind in ("mlp", "cnn", "timefreq") if series else ("mlp", "cnn", "gnn", "gat"):
+    kinds = ("mlp", "cnn", "timefreq") if series else ("mlp", "cnn", "gnn", "gat")
+    for kind in (each for each in kinds if series or layout or each not in RUN_KINDS):
         train = _central(recipe.settings(kind), rounds)
         found.append(contender(f"{_TITLES[kind]} encoder, pooled rows", train, kind))
     plain = {"align_weight": 0.0, "dynamic_weights": False}

@@ -18,6 +18,7 @@ from fl_core.baselines import (
 )
 from fl_core.calibration import cross_scores
 from fl_core.config import ModelConfig, TrainConfig
+from fl_core.data.series import window_layout
 from fl_core.detector import DEFAULT_MAX_FPR, Detector
 from fl_core.metrics import DetectionQuality, quality
 from fl_core.normalise import Normaliser
@@ -149,9 +150,10 @@ def evaluate_device(
         table[method] = evaluate(
             detector.score, detector.threshold(), data.test_benign, data.test_attack
         )
+    gap = window_layout(data.feature_names)[1] - 1  # L-13
     for method in extra:
         fit = EXTRA_METHODS[method]
-        score, crossed = fit(data.train), cross_scores(fit, data.train)
+        score, crossed = fit(data.train), cross_scores(fit, data.train, gap=gap)
         threshold = benign_threshold(np.concatenate((crossed, score(data.validation))), max_fpr)
         table[method] = evaluate(score, threshold, data.test_benign, data.test_attack)
     return table

@@ -7,12 +7,23 @@ channel and step. Of any other row nothing is known: every column is a run of it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Final
 
-__all__ = ["DAMPED_WINDOWS", "KNOWN_BLOCKS", "Run", "column_runs", "neighbours", "sequence_columns"]
+__all__ = [
+    "DAMPED_WINDOWS",
+    "KNOWN_BLOCKS",
+    "Run",
+    "blocks_for",
+    "column_runs",
+    "is_misread",
+    "named_blocks",
+    "neighbours",
+    "sequence_columns",
+]
 
 KNOWN_BLOCKS: Final[dict[int, tuple[int, ...]]] = {
     115: (3,) * 10 + (7,) * 5 + (3,) * 5 + (7,) * 5,
@@ -20,8 +31,35 @@ KNOWN_BLOCKS: Final[dict[int, tuple[int, ...]]] = {
 }
 """Width to run lengths: the whole UCI layout, and the same without its 15 `HH_jit` columns."""
 
+_STREAM_WINDOW: Final = re.compile(r"^(.+_L[0-9.]+)_")
+
 DAMPED_WINDOWS: Final = 5
 """Damped windows of the known layouts; their runs are ordered by stream, then by window."""
+
+
+def named_blocks(feature_names: Sequence[str]) -> tuple[int, ...]:
+    """Work out the lengths of runs from column names such as `HH_jit_L0.1_mean`.
+
+    Returns:
+        Run lengths; a column whose name has no window stands alone.
+    """
+    keys = []
+    for i, name in enumerate(feature_names):
+        match = _STREAM_WINDOW.match(name)
+        keys.append(match.group(1) if match else f"\0{i}")
+    return tuple(len(list(run)) for _, run in groupby(keys))
+
+
+def is_misread(feature_names: Sequence[str]) -> bool:
+    """Tell whether the columns are as many as those of a known layout, and are others."""
+    known = KNOWN_BLOCKS.get(len(feature_names))
+    return known is not None and named_blocks(feature_names) != known
+
+
+def blocks_for(feature_names: Sequence[str]) -> tuple[int, ...]:
+    """Return `TrainConfig.blocks` for these columns, () where their number alone says it right."""
+    named, count = named_blocks(feature_names), len(feature_names)
+    return () if named == KNOWN_BLOCKS.get(count, (1,) * count) else named
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ class Step:
 def local_step(
     encoder: Encoder,
     batch: Tensor,
-    layout: Layout,
+    layout: Layout | None,
     reference: Tensor,
     config: TrainConfig,
     generator: torch.Generator,
@@ -45,7 +45,8 @@ def local_step(
     Args:
         encoder: In training.
         batch: Normalised rows, shape (B, d), float32.
-        layout: Runs of columns that views move together; not read by the time-frequency one.
+        layout: Runs of columns that views move together; None: as their number says. Not read by
+            the time-frequency one.
         reference: g, shape (k,).
         config: Weights, temperature and sizes of the views' changes.
         generator: Of every draw.
@@ -54,6 +55,7 @@ def local_step(
     """
     if isinstance(encoder, TimeFrequencyEncoder):
         return timefreq_step(encoder, batch, reference, config, generator)
+    layout = layout or Layout.of(batch.shape[1])
     return row_step(encoder, batch, layout, reference, config, generator, public)
 
 
@@ -81,8 +83,15 @@ def row_step(
         )
     negatives = normalised(encoder(torch.cat(others))) if others else None
     contrast = info_nce(u, v, temperature=config.temperature, synthetic=negatives)
-    loss = config.contrast_weight * contrast + config.align_weight * alignment(u, reference)
+    loss = config.contrast_weight * contrast + _aligned(u, reference, config)
     return Step(loss, view, u)
+
+
+def _aligned(u: Tensor, reference: Tensor, config: TrainConfig) -> Tensor:
+    """Return the weighted alignment; without a reference there is none (L-06)."""
+    if not (config.window_normalisation or reference.any()):
+        return torch.zeros(())  # z, unlike z~, has a length that zeros would pull at
+    return config.align_weight * alignment(u, reference)
 
 
 def timefreq_step(
@@ -108,6 +117,6 @@ def timefreq_step(
     loss = (
         config.reconstruction_weight * found.loss(encoder.windows(batch))
         + config.contrast_weight * contrast
-        + config.align_weight * alignment(u, reference)
+        + _aligned(u, reference, config)
     )
     return Step(loss, view, u)

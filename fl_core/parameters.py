@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fl_core.architectures import Shapes, parameter_shapes
+from fl_core.architectures import RUN_KINDS, Shapes, parameter_shapes
 from fl_core.config import ModelConfig
 from fl_core.errors import ModelError
 
@@ -54,12 +54,15 @@ class ParamSpec:
     """Coordinates of the flat vector."""
 
     digest: bytes
-    """32 bytes: SHA-256 over kind, names and shapes; a node's policy pins it."""
+    """32 bytes: SHA-256 over kind, names and shapes, and over the window where these leave it open;
+    a node's policy pins it."""
 
     @classmethod
     def from_model(cls, model: ModelConfig) -> ParamSpec:
         """Work out the layout of `model`."""
-        return cls.of(model.kind, parameter_shapes(model))
+        open_window = model.kind in RUN_KINDS and model.window > 1  # L-01
+        kind = f"{model.kind} window {model.window}" if open_window else model.kind
+        return cls.of(kind, parameter_shapes(model))
 
     @classmethod
     def of(cls, kind: str, shapes: Shapes) -> ParamSpec:

@@ -15,7 +15,7 @@ import numpy as np
 
 from fl_core.data.dataset import DeviceData, Matrix
 from fl_core.errors import DataError
-from fl_core.layouts import column_runs
+from fl_core.layouts import named_blocks
 
 __all__ = ["BURST", "plant"]
 
@@ -55,7 +55,8 @@ def plant(devices: Sequence[DeviceData], *, seed: int) -> list[DeviceData]:
         )
         count = len(device.validation)
         foreign = others[rng.integers(len(others), size=count)]
-        attacks = np.concatenate([foreign, _bursts(device.validation, rng)])
+        bursts = _bursts(device.validation, named_blocks(device.feature_names), rng)
+        attacks = np.concatenate([foreign, bursts])
         held = np.arange(len(device.train)) % _HELD_OUT == 0
         found.append(
             replace(
@@ -70,12 +71,11 @@ def plant(devices: Sequence[DeviceData], *, seed: int) -> list[DeviceData]:
     return found
 
 
-def _bursts(rows: Matrix, rng: np.random.Generator) -> Matrix:
-    """Multiply all statistics of some runs of each row by a factor of its own."""
-    runs = column_runs(rows.shape[1], 1)
+def _bursts(rows: Matrix, runs: Sequence[int], rng: np.random.Generator) -> Matrix:
+    """Multiply all statistics of some runs (their lengths) of each row by a factor of its own."""
     busy = rng.random((len(rows), len(runs))) < _BUSY
     busy[np.arange(len(rows)), rng.integers(len(runs), size=len(rows))] = True  # never none
-    columns = np.repeat(busy, [run.length for run in runs], axis=1)  # (n, runs) -> (n, d)
+    columns = np.repeat(busy, runs, axis=1)  # (n, runs) -> (n, d)
     low, high = np.log(BURST)
     factor = np.exp(rng.uniform(low, high, size=(len(rows), 1)))
     return np.asarray(np.where(columns, rows * factor, rows))

@@ -34,7 +34,9 @@ MIN_TRAIN_ROWS = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalUpdate:
-    """What one node found in one round. None of it leaves the node except under the masks.
+    """What one node found in one round. Delta and centroid leave it inside a protected sum only.
+
+    The weight goes with them, unless the coordinator weighs: then it is told the distance, roughly.
 
     After private training only `delta` says anything about the rows, and that within the budget;
     the other fields are constants, so that passing them on gives nothing away.
@@ -110,8 +112,8 @@ def train_local(
 
     Args:
         params: Shape (dim,): the round's parameters.
-        reference: g, shape (embedding_dim,); zeros in the first round mean "none yet" and put no
-            force on the alignment.
+        reference: g, shape (embedding_dim,); zeros in the first round mean "none yet": then nothing
+            is aligned.
         train: Benign rows, shape (n, d), raw feature values.
         validation: Benign rows kept out of training, shape (m, d), raw.
         model: Architecture.
@@ -172,6 +174,7 @@ def train_local(
         anchors,
         public,
         site=site % model.sites if model.sites and config.adversary_weight else None,
+        layout=_layout(model, config),
         config=config,
         seed=seed,
     )
@@ -222,6 +225,14 @@ def _public_rows(bank: PublicBank | None, normaliser: Normaliser, config: TrainC
     return torch.from_numpy(bank.under(normaliser))
 
 
+def _layout(model: ModelConfig, config: TrainConfig) -> Layout | None:
+    """Return how the columns belong together; None where no view asks (it is d by d numbers)."""
+    if model.kind == "timefreq":
+        return None
+    alone = (1,) * model.input_dim if model.window > 1 else ()  # no window is traffic by its width
+    return Layout.of(model.input_dim, config.blocks or alone)
+
+
 _LOWER_RATE = "lower TrainConfig.learning_rate"
 
 
@@ -233,12 +244,12 @@ def _fit(
     public: Tensor | None,
     *,
     site: int | None,
+    layout: Layout | None,
     config: TrainConfig,
     seed: int,
 ) -> float:
     """Run `config.steps` Adam steps on the encoder in place; return the mean loss."""
     generator = torch.Generator().manual_seed(seed)
-    layout = Layout.of(rows.shape[1], config.blocks)
     start = [parameter.detach().clone() for parameter in encoder.parameters()]
     optimiser = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
     total = 0.0

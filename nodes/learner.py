@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fl_core.architectures import RUN_KINDS
 from fl_core.config import ModelConfig, TrainConfig
 from fl_core.data.dataset import DeviceData, drop_columns
 from fl_core.data.series import window_layout
@@ -20,11 +21,12 @@ from fl_core.data.sources import list_devices, load_device
 from fl_core.detector import Detector
 from fl_core.errors import DataError, ModelError
 from fl_core.evaluation import evaluate, evaluate_device, round_seed, site_number
+from fl_core.layouts import blocks_for, is_misread
 from fl_core.parameters import initial_parameters
 from fl_core.public_bank import PublicBank
 from fl_core.training import LocalUpdate, check_objective, train_local
 from nodes.config import DataSection
-from nodes.session.training_settings import parse_training
+from nodes.session.training_settings import Training, parse_training
 from nodes.threads import use_one_blas_thread
 from secagg.dp.sampler import sampler_for
 from secagg.dp.terms import DISCRETE_GAUSSIAN
@@ -116,7 +118,7 @@ class Learner:
         self.data, self._node_id = data, node_id
         self._max_fpr, self._baselines = max_fpr, baselines
         self._public = public
-        self._last: tuple[bytes, NDArray[np.float32]] | None = None
+        self._last: tuple[tuple[bytes, bytes], NDArray[np.float32]] | None = None
         use_one_thread()
 
     def accept(self, training: bytes, reference: NDArray[np.float32]) -> None:
@@ -126,9 +128,8 @@ class Learner:
             DataError: the model is for other columns.
             ModelError: the settings are out of range.
         """
-        settings = parse_training(training)
+        settings = self._settings(training)
         model = settings.model
-        self._check_width(model)
         self._bank(settings.train)
         check_objective(model, settings.train)
         if len(reference) != model.embedding_dim:
@@ -142,15 +143,16 @@ class Learner:
         params: NDArray[np.float32],
         reference: NDArray[np.float32],
         round_id: int,
+        *,
+        run: bytes,
     ) -> LocalUpdate:
-        """Train one round.
+        """Train one round of a run.
 
         Raises:
             DataError: the model is for other columns.
             ModelError: the settings or the training went wrong.
         """
-        settings = parse_training(training)
-        self._check_width(settings.model)
+        settings = self._settings(training)
         update = train_local(
             params,
             reference,
@@ -159,21 +161,17 @@ class Learner:
             model=settings.model,
             config=settings.train,
             seed=round_seed(settings.seed, round_id, self._node_id, "train"),
-            previous=self._previous(training),
+            previous=self._last[1]
+            if self._last and self._last[0] == (run, training)
+            else None,  # L-52
             site=site_number(self._node_id),
             bank=self._bank(settings.train),
             secret=os.urandom,
             noise=exact_noise,
         )
         if settings.train.moon_weight:
-            self._last = training, params + update.delta
+            self._last = (run, training), params + update.delta
         return update
-
-    def _previous(self, training: bytes) -> NDArray[np.float32] | None:
-        """Return the parameters after this node's last training in the same run, if any (L-52)."""
-        if self._last is None or self._last[0] != training:
-            return None
-        return self._last[1]
 
     def _bank(self, train: TrainConfig) -> PublicBank | None:
         """Return the public rows that the settings ask for, if any.
@@ -195,8 +193,7 @@ class Learner:
             DataError: the rows are too few.
             ModelError: the model does not fit.
         """
-        settings, data = parse_training(training), self.data
-        self._check_width(settings.model)
+        settings, data = self._settings(training), self.data
         bank = self._bank(settings.train)
         normaliser = bank.normaliser if bank and settings.train.private else None
         detector = Detector.fit_head(
@@ -229,7 +226,21 @@ class Learner:
             table = {"federated": quality}
         return Finished(detector, {method: row.to_dict() for method, row in table.items()})
 
-    def _check_width(self, model: ModelConfig) -> None:
+    def _settings(self, training: bytes) -> Training:
+        """Return an offer's settings, with the runs of this node's columns where it names none.
+
+        Raises:
+            DataError: the model is for other columns.
+            ModelError: the settings are out of range.
+        """
+        settings = parse_training(training)
+        self._check_columns(settings.model)
+        if settings.train.blocks:
+            return settings
+        blocks = blocks_for(self.data.feature_names)
+        return replace(settings, train=replace(settings.train, blocks=blocks))
+
+    def _check_columns(self, model: ModelConfig) -> None:
         have = len(self.data.feature_names)
         if model.input_dim != have:
             raise DataError(
@@ -242,4 +253,10 @@ class Learner:
                 f"the offered model takes windows of {model.window} time steps, this node's rows "
                 f"have {length}",
                 hint="all nodes' data.window and [model] window must agree",
+            )
+        if model.window == 1 and model.kind in RUN_KINDS and is_misread(self.data.feature_names):
+            raise DataError(
+                f"a {model.kind} encoder takes {have} columns for the traffic statistics of N-BaIoT, "
+                "and this node's are others",
+                hint='take kind = "mlp", or other columns (data.drop)',
             )

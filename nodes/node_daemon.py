@@ -246,7 +246,12 @@ class NodeDaemon:
             self._act(self._session.refuse_training(offer.round_id, str(error)), socket)
             return
         future = self._worker.submit(
-            self._learner.train, offer.training, request.params, request.reference, offer.round_id
+            self._learner.train,
+            offer.training,
+            request.params,
+            request.reference,
+            offer.round_id,
+            run=request.run,
         )
         future.add_done_callback(lambda _: self._waiter.notify())
         self._training = offer.round_id, future

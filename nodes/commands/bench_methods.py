@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -38,9 +39,13 @@ def chosen_methods(
     """
     from fl_core.contender_baselines import baselines
     from fl_core.contender_encoders import encoders
+    from fl_core.layouts import blocks_for, is_misread
 
     bank = _bank(columns) if ablations else None
-    trained = encoders(rounds=rounds, ablations=ablations, bank=bank, recipe=recipe)
+    blocks = blocks_for(columns)
+    recipe = replace(recipe, config=replace(recipe.config, blocks=blocks))
+    layout = not is_misread(columns)
+    trained = encoders(rounds=rounds, ablations=ablations, bank=bank, recipe=recipe, layout=layout)
     known = [*baselines(recipe.window - 1), *trained, *_protected(recipe, rounds)]
     chosen = [
         each

@@ -364,7 +364,8 @@ class Participant:
         self._state = State.TRAINING
         self._deadline = now + self._offer.input_timeout + 3 * self._offer.phase_timeout
         reference = from_bytes(self._offer.reference)
-        return SessionStep(events=(TrainRequested(self._offer, params, reference),))
+        request = TrainRequested(self._run_id, self._offer, params, reference)
+        return SessionStep(events=(request,))
 
     def _on_closed(self, message: RoundClosed) -> SessionStep:
         if self._offer is None or message.round_id != self._offer.round_id:

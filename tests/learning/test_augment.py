@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fl_core.augment import Layout, block_members, corrupt, make_view, named_blocks
+from fl_core.augment import Layout, block_members, corrupt, make_view
 from fl_core.config import TrainConfig
 from fl_core.data.extractor import FEATURE_NAMES
 from fl_core.errors import ModelError
+from fl_core.layouts import blocks_for, is_misread, named_blocks
 from fl_core.normalise import CLIP
 
 
@@ -21,6 +22,20 @@ def test_the_known_layouts_are_those_of_the_column_names():
     assert torch.equal(block_members(115, ()), block_members(115, named_blocks(FEATURE_NAMES)))
     assert torch.equal(block_members(100, ()), block_members(100, named_blocks(names)))
     assert named_blocks(["a", "b", "H_L5_mean", "H_L5_weight"]) == (1, 1, 2)
+
+
+@pytest.mark.req("L-54")
+def test_as_many_columns_with_other_names_are_no_known_layout():
+    series = [f"c{i % 5}@-{19 - i // 5}" for i in range(100)]
+    for dropped, known in (("HH_jit", True), ("MI_dir", False), ("H_", False)):
+        names = [n for n in FEATURE_NAMES if not n.startswith(dropped)]
+        assert len(names) == 100
+        assert is_misread(names) is not known
+        assert blocks_for(names) == (() if known else named_blocks(names))
+    assert is_misread(series)
+    assert blocks_for(series) == (1,) * 100
+    assert blocks_for(series[:7]) == ()
+    assert not is_misread(series[:7])
 
 
 def test_each_column_belongs_to_one_run():

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from fl_core.encoders import standardise
+from fl_core.augment import Layout
+from fl_core.config import ModelConfig, TrainConfig
+from fl_core.encoders import build_encoder, standardise
 from fl_core.losses import alignment, info_nce, model_contrast, proximity
+from fl_core.objectives import local_step
+from fl_core.parameters import initial_parameters
 
 
 def slow_info_nce(u, v, tau, extra=()):
@@ -74,6 +78,27 @@ def test_alignment_to_zero_moves_no_direction():
     z = torch.randn((8, 5), generator=torch.Generator().manual_seed(0), requires_grad=True)
     alignment(standardise(z), torch.zeros(5)).backward()
     assert float(z.grad.abs().max()) < 1e-4
+
+
+@pytest.mark.req("L-06")
+@pytest.mark.parametrize("kind", ["mlp", "timefreq"])
+def test_before_there_is_a_reference_nothing_pulls_at_the_embedding(kind):
+    k = 14 if kind == "timefreq" else 6
+    model = ModelConfig(8, kind=kind, hidden=(8,), embedding_dim=k, window=4)
+    rows = torch.randn((16, 8), generator=torch.Generator().manual_seed(0))
+
+    def gradient(align_weight, reference):
+        config = TrainConfig(
+            window_normalisation=False, align_weight=align_weight, contrast_weight=1e-3
+        )
+        encoder = build_encoder(model, initial_parameters(model, 0))
+        layout, drawn = Layout.of(8), torch.Generator().manual_seed(1)
+        local_step(encoder, rows, layout, reference, config, drawn).loss.backward()
+        return torch.cat([p.grad.ravel() for p in encoder.parameters() if p.grad is not None])
+
+    none, some = torch.zeros(k), torch.full((k,), 0.5)
+    assert torch.equal(gradient(1.0, none), gradient(0.0, none))
+    assert not torch.equal(gradient(1.0, some), gradient(0.0, some))
 
 
 @pytest.mark.req("L-52")

@@ -36,6 +36,11 @@ def test_the_digest_tells_architectures_apart():
         ModelConfig(input_dim=6, hidden=(5,), embedding_dim=3),
         ModelConfig(input_dim=7, hidden=(5, 4), embedding_dim=3),
         ModelConfig(input_dim=6, hidden=(5, 4), embedding_dim=4),
+        *(
+            ModelConfig(12, kind=kind, hidden=(4,), embedding_dim=3, window=window)
+            for kind in ("cnn", "gnn", "gat")
+            for window in (1, 2, 3, 4, 6)
+        ),
     ]
     digests = {ParamSpec.from_model(m).digest for m in others}
     assert len(digests) == len(others)

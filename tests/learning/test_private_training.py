@@ -305,6 +305,29 @@ def test_clipping_in_batch_info_nce_is_refused_with_reason_and_ways_out():
     assert "logit-dp" in error.value.hint
 
 
+@pytest.mark.req("Q-10")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"contrast_weight": 0.5},
+        {"adversary_weight": 1.0},
+        {"prox_weight": 0.1},
+        {"moon_weight": 1.0},
+        {"public_negatives": 8},
+        {"window_drop_rate": 0.1},
+        {"jitter_std": 0.1},
+        {"swap_rate": 0.1},
+        {"mix_rate": 0.1},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_private_training_does_not_read_is_refused(changes):
+    (name,) = changes
+    for config in (CONFIG, LOGIT):
+        with pytest.raises(ModelError, match=rf"TrainConfig.{name} is .* does not read it"):
+            replace(config, **changes)
+
+
 @pytest.mark.req("Q-08")
 @pytest.mark.parametrize(
     ("changes", "text"),

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fl_core.config import ModelConfig, TrainConfig
 from fl_core.errors import DataError, ModelError
+from fl_core.layouts import named_blocks
 from fl_core.parameters import initial_parameters
 from fl_core.training import LocalUpdate, train_local
 from nodes.config import DataSection, training_bytes
@@ -81,15 +83,45 @@ def test_moon_gets_the_last_parameters_of_the_same_run_and_of_no_other(
     params = initial_parameters(MODEL, 0)
     reference = np.zeros(MODEL.embedding_dim, dtype=np.float32)
     moon = training_bytes(MODEL, replace(TRAIN, moon_weight=1.0), 0, 3)
-    first = learner.train(moon, params, reference, 0)
-    learner.train(moon, params + 0.01, reference, 1)
-    learner.train(
-        training_bytes(MODEL, replace(TRAIN, moon_weight=1.0), 1, 3), params, reference, 0
-    )
-    learner.train(training_bytes(MODEL, TRAIN, 0, 3), params, reference, 0)
+    run = b"r" * 16
+    first = learner.train(moon, params, reference, 0, run=run)
+    learner.train(moon, params + 0.01, reference, 1, run=run)
+    learner.train(moon, params, reference, 0, run=b"s" * 16)  # the same settings, another run
+    other = training_bytes(MODEL, replace(TRAIN, moon_weight=1.0), 1, 3)
+    learner.train(other, params, reference, 0, run=run)
+    learner.train(training_bytes(MODEL, TRAIN, 0, 3), params, reference, 0, run=run)
     assert given[0] is None  # the first round, and the first after a restart
     assert np.array_equal(given[1], params + first.delta)
-    assert given[2:] == [None, None]
+    assert given[2:] == [None, None, None]
+
+
+@pytest.mark.req("L-54")
+@pytest.mark.parametrize("drop", ["MI_dir_*", "H_*", "HH_jit_*"])
+def test_runs_of_columns_follow_their_names_and_not_their_number(
+    drop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_data(DataSection(source="builtin", device="Danmini_Doorbell", drop=(drop,)))
+    assert len(data.feature_names) == 100
+    seen: list[tuple[int, ...]] = []
+
+    def spy(*rows: object, config: TrainConfig, **settings: object) -> LocalUpdate:
+        seen.append(config.blocks)
+        return train_local(*rows, config=config, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("nodes.learner.train_local", spy)
+    model, train = ModelConfig(100, hidden=(8,), embedding_dim=4), replace(TRAIN, steps=1)
+    learner, reference = Learner(data, "bell", max_fpr=0.01), np.zeros(4, dtype=np.float32)
+    params = initial_parameters(model, 0)
+    learner.train(training_bytes(model, train, 0, 3), params, reference, 0, run=b"r" * 16)
+    known = drop == "HH_jit_*"
+    assert seen == [() if known else named_blocks(data.feature_names)]
+    for kind in ("cnn", "gnn", "gat"):
+        offer = training_bytes(replace(model, kind=kind), train, 0, 3)
+        if known:
+            learner.accept(offer, reference)
+            continue
+        with pytest.raises(DataError, match="100 columns for the traffic statistics"):
+            learner.accept(offer, reference)
 
 
 @pytest.mark.req("L-37")
