@@ -9,6 +9,7 @@ Source: specs/90-learning.md L-13; Vovk 2015 (cross-conformal prediction).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -73,7 +74,9 @@ def cross_scores_together(
         if not any(enough):
             continue
         score = fit(rest)
-        for index in np.flatnonzero(enough):  # a short table's fold says nothing of the others
+        for index in itertools.compress(
+            range(len(tables)), enough
+        ):  # a short table's fold says nothing of the others
             found[index].append(score(tables[index][own[index]]))
     return [np.concatenate(scores) if scores else np.empty(0) for scores in found]
 

@@ -152,7 +152,7 @@ class Learner:
             DataError: the model is for other columns.
             ModelError: the settings or the training went wrong.
         """
-        settings = self._settings(training)
+        settings, last = self._settings(training), self._last
         update = train_local(
             params,
             reference,
@@ -161,9 +161,7 @@ class Learner:
             model=settings.model,
             config=settings.train,
             seed=round_seed(settings.seed, round_id, self._node_id, "train"),
-            previous=self._last[1]
-            if self._last and self._last[0] == (run, training)
-            else None,  # L-52
+            previous=last[1] if last and last[0] == (run, training) else None,  # L-52
             site=site_number(self._node_id),
             bank=self._bank(settings.train),
             secret=os.urandom,
@@ -256,7 +254,7 @@ class Learner:
             )
         if model.window == 1 and model.kind in RUN_KINDS and is_misread(self.data.feature_names):
             raise DataError(
-                f"a {model.kind} encoder takes {have} columns for the traffic statistics of N-BaIoT, "
-                "and this node's are others",
+                f"a {model.kind} encoder takes {have} columns for the traffic statistics of "
+                "N-BaIoT, and this node's are others",
                 hint='take kind = "mlp", or other columns (data.drop)',
             )
