@@ -6,7 +6,7 @@
 
 prints tables in Markdown and writes the figures as JSON. Without `--peer` nothing is installed and
 only our side is measured; `--quick` leaves out what takes minutes. CPU seconds throughout, message
-(de)serialisation left out on both sides. Source of the targets: the project's design, section 10.
+(de)serialisation left out on both sides. The targets are in bench/RESULTS.md.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ state folders, checkpoints, memories and journals on disk), with the scheme `mas
 two rows, so that little but the protocol is measured.
 
 A round lasts from the end of the one before to its own end, by the coordinator's events; the first
-of each run is not counted. Source of the targets: the project's design, section 10.
+of each run is not counted. The targets are in bench/RESULTS.md.
 """
 
 from __future__ import annotations

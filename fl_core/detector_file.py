@@ -2,7 +2,7 @@
 
 The file may come from a stranger, so everything is checked before a detector is made of it: format
 and version, the set of arrays, their types and shapes, finite values, and every field of the JSON.
-specs/90-learning.md section 6 has the layout.
+specs/90-learning.md section 7 has the layout.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ thresholds were set on the scores of the validation rows alone; before the fourt
 one part."""
 
 MAX_FILE_BYTES: Final = 1 << 30
-"""Largest file read: a thousand heads of the default model fit 1 % of it."""
+"""Largest file read: a thousand heads of the default model take an eighth of it."""
 
 _KEY: Final = "detector"
 _NORMALISER_ARRAYS: Final = ("location", "scale")
