@@ -188,7 +188,7 @@ class Detector:
 
     @classmethod
     def merge(cls, detectors: Sequence[Detector]) -> Detector:
-        """Join the heads of detectors over the same encoder.
+        """Join the heads of detectors over the same encoder (L-15).
 
         Args:
             detectors: At least one; equal model, parameters (bit for bit) and feature names, no
@@ -226,7 +226,7 @@ class Detector:
         return tuple(self.heads)
 
     def head(self, device: str | None = None) -> Head:
-        """Return a device's head, or the only one.
+        """Return a device's head, or the only one (L-16).
 
         Raises:
             ModelError: the device has no head, or none is named and there are several.

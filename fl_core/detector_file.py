@@ -31,7 +31,7 @@ __all__ = ["FORMAT", "MAX_FILE_BYTES", "READABLE", "VERSION", "load", "save"]
 
 FORMAT: Final = "secagg-detector"
 VERSION: Final = 4
-"""Of the layout: what is written."""
+"""Of the layout: what is written (L-17)."""
 
 READABLE: Final = (1, 2, 3, 4)
 """Versions that are read. In the first, heads have no reference scores; before the third,
@@ -109,7 +109,7 @@ def _write(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).replace(path)
+            Path(name).replace(path)  # L-17
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -120,7 +120,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def load(path: Path) -> Detector:
-    """Read a detector and check everything in it.
+    """Read a detector and check everything in it (L-18).
 
     Raises:
         ModelError: the file is missing, not a detector, of another version, or damaged.

@@ -173,7 +173,7 @@ class DriftMonitor:
         self._reference: ScoreReference = reference
         rank = threshold_rank(head.n_calibration, head.max_fpr)
         self._below = rank / reference.correlation
-        self._above = (head.n_calibration + 1 - rank) / reference.correlation
+        self._above = (head.n_calibration + 1 - rank) / reference.correlation  # L-66
         self._flags, self._quiet = _Window(), _Window()
         self._seen = 0
         self._drifting: set[str] = set()
@@ -198,7 +198,7 @@ class DriftMonitor:
 
     def _judge_scores(self, quiet: NDArray[np.float64]) -> DriftReport:
         worth = len(quiet) / correlation_length(quiet)
-        limit = self._reference.limit(worth, _ALPHA)
+        limit = self._reference.limit(worth, _ALPHA)  # L-66
         return self._report(SCORES, self._reference.distance(quiet), limit)
 
     def _judge_alerts(self, flags: NDArray[np.float64]) -> DriftReport:
@@ -208,7 +208,7 @@ class DriftMonitor:
         """
         alerts, length = float(flags.sum()), correlation_length(flags)
 
-        def explained(count: float) -> bool:
+        def explained(count: float) -> bool:  # L-66
             rows = len(flags) / length
             return excess_probability(count / length, rows, self._above, self._below) > _ALPHA
 

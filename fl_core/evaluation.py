@@ -80,7 +80,7 @@ def evaluate(
 
 def round_seed(seed: int, round_: int, node: str, purpose: str) -> int:
     """Derive a training seed from run seed, round, node and purpose: 63 bits, no two alike."""
-    text = f"fl_core/seed/v1\0{seed}\0{round_}\0{node}\0{purpose}"
+    text = f"fl_core/seed/v1\0{seed}\0{round_}\0{node}\0{purpose}"  # L-11
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
 

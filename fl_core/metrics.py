@@ -83,7 +83,7 @@ def fpr_at_tpr(benign: ArrayLike, attack: ArrayLike, tpr: float = TARGET_TPR) ->
         raise ModelError(f"tpr is {tpr}", hint="use a number above 0, at most 1")
     quiet, loud = _scores(benign, "benign"), np.sort(_scores(attack, "attack"))[::-1]
     needed = max(1, math.ceil(tpr * len(loud) - 1e-9))
-    return float(np.mean(quiet >= loud[needed - 1]))
+    return float(np.mean(quiet >= loud[needed - 1]))  # L-14
 
 
 def quality(benign: ArrayLike, attack: ArrayLike, threshold: float) -> DetectionQuality:

@@ -90,7 +90,7 @@ class Normaliser:
         if len(values) == 0:
             raise DataError("training rows: there are none", hint="give the node some benign rows")
         logs = signed_log1p(values)
-        return cls(logs.mean(axis=0), np.maximum(logs.std(axis=0), MIN_SCALE))
+        return cls(logs.mean(axis=0), np.maximum(logs.std(axis=0), MIN_SCALE))  # L-03
 
     def apply(self, rows: ArrayLike, name: str = "rows") -> NDArray[np.float32]:
         """Normalise rows of shape (n, d).
@@ -103,5 +103,5 @@ class Normaliser:
         """
         values = checked_rows(rows, len(self.location), name)
         scaled = (signed_log1p(values) - self.location) / self.scale
-        clipped: NDArray[np.float32] = np.clip(scaled, -CLIP, CLIP).astype(np.float32)
+        clipped: NDArray[np.float32] = np.clip(scaled, -CLIP, CLIP).astype(np.float32)  # L-03
         return clipped

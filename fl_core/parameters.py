@@ -136,7 +136,7 @@ def draw_parameters(shapes: Shapes, seed: int) -> NDArray[np.float32]:
     """
     if seed < 0:
         raise ModelError(f"the seed is {seed}", hint="use 0 or more")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)  # L-02
     parts = []
     fan_in = 1
     for name, shape in shapes:

@@ -1,7 +1,8 @@
 """Rows as they arrive: from a file, a pipe, a file that still grows, or a packet capture.
 
 Rows are taken in bursts: whatever has arrived by now is given out before more is waited for, so a
-slow stream is answered at once and a fast one in large batches. Memory is bounded by one burst.
+slow stream is answered at once and a fast one in large batches. Memory is bounded by one burst
+(L-20).
 """
 
 from __future__ import annotations
@@ -248,7 +249,7 @@ class CsvRows:
             self._row += 1
             try:
                 row, time, device = self._parse(raw)
-            except DataError as error:
+            except DataError as error:  # L-21
                 if bad is None:
                     raise
                 bad(error)

@@ -80,7 +80,7 @@ class ServerState:
         return cls(0, np.zeros(size), np.zeros(size))
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the state as named arrays, for a checkpoint."""
+        """Return the state as named arrays, for a checkpoint (L-09)."""
         return {"step": np.array([self.step]), "first": self.first, "second": self.second}
 
     @classmethod
@@ -125,7 +125,7 @@ def weighted_mean(total: ArrayLike, total_weight: float) -> NDArray[np.float64]:
     values = np.asarray(total, dtype=np.float64)
     if not np.isfinite(total_weight) or total_weight <= 0:
         raise ModelError(f"the weights add up to {total_weight}", hint="need at least one node")
-    if values.ndim != 1 or not np.isfinite(values).all():
+    if values.ndim != 1 or not np.isfinite(values).all():  # L-12
         raise ModelError("the sum of updates is not a vector of finite numbers")
     return values / total_weight
 
@@ -158,7 +158,7 @@ def apply_mean(
         ModelError: shapes differ, or a value is or becomes not finite.
 
     Source: McMahan et al. 2017 (FedAvg); Reddi et al. 2021, algorithm 2 (FedAdam), without bias
-    correction, as there.
+    correction, as there (L-09).
     """
     old = np.asarray(params)
     if old.ndim != 1:

@@ -162,7 +162,7 @@ def score_batches(
     if device is not None:
         detector.head(device)  # a wrong name shows before the input is waited for
     for batch in batches:
-        heads = [device or own or detector.head().device for own in batch.devices]
+        heads = [device or own or detector.head().device for own in batch.devices]  # L-16
         scores = np.zeros(len(heads))
         for name in dict.fromkeys(heads):
             members = [i for i, head in enumerate(heads) if head == name]

@@ -179,7 +179,7 @@ def train_local(
         seed=seed,
     )
     after = spec.flatten(encoder)
-    if not np.isfinite(after).all():
+    if not np.isfinite(after).all():  # L-12
         raise ModelError("training gave a parameter that is not finite", hint=_LOWER_RATE)
     centroid, distance, weight = consistency(
         encoder, held_out, g, normalised=config.window_normalisation
@@ -249,7 +249,7 @@ def _fit(
     seed: int,
 ) -> float:
     """Run `config.steps` Adam steps on the encoder in place; return the mean loss."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # L-11
     start = [parameter.detach().clone() for parameter in encoder.parameters()]
     optimiser = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
     total = 0.0
@@ -273,7 +273,7 @@ def _fit(
             )
             loss = loss + config.moon_weight * moon
         value = float(loss.detach())
-        if not math.isfinite(value):
+        if not math.isfinite(value):  # L-12
             raise ModelError(f"the loss is {value} at step {step}", hint=_LOWER_RATE)
         total += value
         optimiser.zero_grad(set_to_none=True)

@@ -117,7 +117,7 @@ class FileJournal(AnswerJournal):
         for number, line in enumerate(lines, start=1):
             match = _LINE.fullmatch(line)
             if match is None:
-                raise self._damaged(number, "is not an answer")
+                raise self._damaged(number, "is not an answer")  # S-16
             claimed.add((bytes.fromhex(match[1].decode()), int(match[2])))
         repair = b""
         if tail:
@@ -127,7 +127,7 @@ class FileJournal(AnswerJournal):
         return claimed, repair
 
     def _torn(self, tail: bytes, number: int) -> tuple[bytes, int, bytes]:
-        """Attribute a line that a crash or a full disk cut off: its round counts as claimed.
+        """Attribute a line that a crash or a full disk cut off: its round counts as claimed (S-16).
 
         Returns:
             Run id, round id, and the bytes that complete the line with zeros for lost digits.

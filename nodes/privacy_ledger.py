@@ -69,7 +69,7 @@ def read_ledger(path: Path) -> LedgerReading:
         LedgerSetBackError: the ledger does not fit its head.
         ConfigError: there is no ledger, or it cannot be read.
     """
-    history = History(str(path))
+    history = History(str(path))  # B-12
     before = _read_head(path)  # read first, it cannot be ahead of the ledger by right
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -49,7 +49,7 @@ class Segment:
 class Encoded:
     """What one node puts into the sum."""
 
-    vector: RingVector = field(repr=False)
+    vector: RingVector = field(repr=False)  # M-20
     """Shape (dim,), dtype uint32, values below 2^ring_bits."""
     clipped: tuple[str, ...]
     """Names of the segments that were longer than their bound."""
@@ -170,7 +170,7 @@ class FixedPoint:
         """Return the segments of a sum as float64 vectors.
 
         The error of each coordinate against the sum of the clipped inputs is below
-        n·bound/M (stochastic rounding moves each of the n inputs by less than one step).
+        n·bound/M (E-06: stochastic rounding moves each of the n inputs by less than one step).
 
         Raises:
             LocalProtocolError: `total` has the wrong length.

@@ -38,13 +38,13 @@ def reduce(vector: RingVector, bits: int) -> RingVector:
 
 def from_signed(values: NDArray[np.signedinteger[Any]], bits: int) -> RingVector:
     """Map signed integers, shape (dim,), to their residues modulo 2^bits."""
-    return reduce(values.astype(np.uint32), bits)
+    return reduce(values.astype(np.uint32), bits)  # E-08
 
 
 def to_signed(vector: RingVector, bits: int) -> NDArray[np.int32]:
     """Return the representatives of least magnitude, in [-2^(bits-1), 2^(bits-1)); int32."""
     lifted = (vector << np.uint32(32 - bits)).view(np.int32)
-    lifted >>= np.int32(32 - bits)  # with the sign
+    lifted >>= np.int32(32 - bits)  # E-08: with the sign
     return lifted
 
 

@@ -43,7 +43,7 @@ __all__ = [
 
 
 def _tag(purpose: str) -> bytes:
-    return f"secagg/v{PROTOCOL_VERSION}/{purpose}\0".encode()
+    return f"secagg/v{PROTOCOL_VERSION}/{purpose}\0".encode()  # W-09
 
 
 ENVELOPE: Final = _tag("envelope")

@@ -1,4 +1,4 @@
-"""Hypergeometric tails, counted exactly in integers: floats only print them.
+"""Hypergeometric tails, counted exactly in integers: floats only print them (P-08).
 
 X is how many of `marked` are among those drawn of a population without putting back.
 """

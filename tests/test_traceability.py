@@ -1,10 +1,13 @@
-"""Every requirement has a test, and every number that is cited is defined."""
+"""Every requirement has a test and code that cites it; every number that is cited is defined."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import io
+import itertools
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +20,12 @@ CODE = [
     for package in ("secagg", "fl_core", "keys", "nodes", "tests", "bench")
     for path in sorted((ROOT / package).rglob("*.py"))
 ]
+OBEYING = ("secagg", "fl_core", "keys", "nodes")
+"""The packages whose code cites what it obeys."""
+CLAIMS = {"T": "each sums up requirements of other specifications, which it names and code cites"}
+"""Letter of requirements that no single line can obey, and why."""
+MEASURED = {"L-68": ("bench/detection_speed.py", "a budget of time is measured, not obeyed")}
+"""Requirement to the script of bench that says whether it is met, and why no package cites it."""
 NUMBER = r"[A-Z]-[0-9]{2}"
 DEFINITION = re.compile(rf"^\s*(?:[-*]\s+)?\*\*({NUMBER})\*\*(?P<text>.*)", re.MULTILINE)
 CITATION = re.compile(rf"(?<![A-Za-z0-9-]){NUMBER}(?![A-Za-z0-9-])")
@@ -60,6 +69,35 @@ def carried(source: str) -> Iterator[str]:
                     yield str(argument.value)
 
 
+def whole(text: str, number: str) -> str:
+    """Return all of a requirement: its first line and the indented ones below it."""
+    _, _, rest = text.partition(f"**{number}**")
+    first, *lines = rest.split("\n")
+    return "\n".join((first, *itertools.takewhile(lambda line: line.startswith(" "), lines)))
+
+
+def citations(source: str) -> Iterator[str]:
+    """Yield the numbers in comments and in docstrings.
+
+    Other strings name rules, as the table of attacks does, and obey none.
+    """
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield from CITATION.findall(token.string)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield from CITATION.findall(str(node.value.value))
+
+
+@functools.cache
+def all_cited() -> frozenset[str]:
+    """Return every number that code cites where it obeys it."""
+    paths = [path for path in CODE if path.relative_to(ROOT).parts[0] in OBEYING]
+    return frozenset(
+        number for path in paths for number in citations(path.read_text(encoding="utf-8"))
+    )
+
+
 def all_definitions() -> dict[str, str]:
     found: dict[str, str] = {}
     for spec in SPECS:
@@ -83,6 +121,32 @@ def test_every_requirement_has_a_test(spec: Path) -> None:
     wanted = definitions(spec.read_text(encoding="utf-8"))
     missing = {number for number, text in wanted.items() if not withdrawn(text)} - all_carried()
     assert not missing, f"no test carries {sorted(missing)}"
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.name)
+def test_every_requirement_is_cited_where_it_is_obeyed(spec: Path) -> None:
+    wanted = definitions(spec.read_text(encoding="utf-8"))
+    missing = {
+        number
+        for number, text in wanted.items()
+        if not withdrawn(text) and number[0] not in CLAIMS and number not in MEASURED
+    } - all_cited()
+    assert not missing, f"no code cites {sorted(missing)}"
+
+
+def test_what_no_line_obeys_is_not_cited_and_is_met_otherwise() -> None:
+    claims = {number for number in all_definitions() if number[0] in CLAIMS}
+    assert {number[0] for number in claims} == set(CLAIMS)
+    assert not all_cited() & (claims | set(MEASURED)), "cited, so no exception any more"
+    for spec in SPECS:
+        text = spec.read_text(encoding="utf-8")
+        for number in claims & set(definitions(text)):
+            parts = spread(whole(text, number)) - claims
+            assert parts, f"{number} does not say what makes it hold"
+            assert parts <= all_cited()
+    assert set(MEASURED) <= set(all_definitions())
+    for number, (script, _) in MEASURED.items():
+        assert number in citations((ROOT / script).read_text(encoding="utf-8"))
 
 
 def test_every_cited_number_is_defined() -> None:
@@ -126,6 +190,9 @@ def test_the_parsers_see_what_they_should() -> None:
         *(f"F-3{i}" for i in (0, 1, 2)),
         "M-01",
     }
+    assert whole("- **M-07** a\n  b\n- **M-08** c\n", "M-07") == " a\n  b"
+    source = '"""M-01."""\nx = 1  # M-02: why\n"""(M-03)"""\ny = "M-04"\nz = ("M-05",)\n'
+    assert sorted(citations(source)) == ["M-01", "M-02", "M-03"]
     source = (
         "import pytest\npytestmark = [pytest.mark.req('A-01')]\n"
         "@pytest.mark.req('B-02', 'B-03')\ndef test_x(): ...\n"

@@ -89,7 +89,7 @@ def load_device(
     rng = np.random.default_rng(np.random.SeedSequence((seed, number)))
     held_out = np.zeros(len(benign), dtype=np.bool_)
     held_out[rng.choice(len(benign), size=count, replace=False)] = True
-    rows = {
+    rows = {  # F-23
         "train": benign[~held_out],
         "validation": benign[held_out],
         "test_benign": np.flatnonzero(own & (data.part == _TEST) & ~data.dup_in_train),
@@ -152,7 +152,7 @@ def read_arrays(
                 raise DataError(f"{path}: holds one array, not an archive", hint=hint)
             missing = [name for name in names if name not in file.files]
             if missing:
-                raise DataError(f"{path}: array {missing[0]!r} is missing", hint=hint)
+                raise DataError(f"{path}: array {missing[0]!r} is missing", hint=hint)  # F-20
             return {name: file[name] for name in names}
     except DataError:
         raise

@@ -41,7 +41,7 @@ INTENSITIES: Final = (
     Intensity("slow", 12.0, 25.0, 3.0, 2),
     Intensity("flood", 350.0, 2.0, 0.5, 1),
 )
-"""In the order in which they are run."""
+"""In the order in which they are run (F-31, F-32)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,4 +198,4 @@ ATTACKS: Final[dict[str, _Shot]] = {
     "mirai.udp": _udp,
     "mirai.udpplain": _udp_plain,
 }
-"""Attack name, as in N-BaIoT's files, to what one shot of it sends."""
+"""Attack name, as in N-BaIoT's files, to what one shot of it sends (F-32)."""

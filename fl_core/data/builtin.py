@@ -99,7 +99,7 @@ def attack_capture(
         own = profile.endpoint.ip
         onset = time + intensity.onset_s
         for packet in attack:
-            counts = packet.src_ip == own and packet.time >= onset
+            counts = packet.src_ip == own and packet.time >= onset  # F-31
             tagged.append((packet, index if counts else -1))
         time += intensity.seconds + _PAUSE_S
     tagged += [(packet, -1) for packet in benign_packets(profile, rng, (start, time))]
@@ -108,4 +108,4 @@ def attack_capture(
 
 
 def _rng(seed: int, profile: Profile, stream: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence((seed, profile.number, stream)))
+    return np.random.default_rng(np.random.SeedSequence((seed, profile.number, stream)))  # F-30

@@ -32,7 +32,7 @@ MAX_BLOCK: Final = 1 << 24
 """Most bytes of a pcapng block: 16 MiB, a name-resolution block of a very long capture."""
 
 _ETHERNET, _RAW, _COOKED, _COOKED2 = (1,), (12, 14, 101, 228, 229), (113,), (276,)
-_LINK_TYPES: Final = _ETHERNET + _RAW + _COOKED + _COOKED2
+_LINK_TYPES: Final = _ETHERNET + _RAW + _COOKED + _COOKED2  # F-12
 _TRUNCATED = "capture cut off"
 _HINT = "give a pcap or pcapng file as tcpdump, dumpcap or Wireshark write it"
 _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
@@ -93,7 +93,7 @@ class Capture:
                     raise _Skip("no timestamp or an unknown block")
                 yield _packet(record)
             except _Skip as reason:
-                self.skipped[str(reason)] += 1
+                self.skipped[str(reason)] += 1  # F-13
 
     @property
     def frames(self) -> int:
@@ -145,7 +145,7 @@ class Capture:
             if len(data) < length:
                 self.skipped[_TRUNCATED] += 1
                 return
-            yield _Record(seconds + fraction / ticks, max(size, length), link_type, data)
+            yield _Record(seconds + fraction / ticks, max(size, length), link_type, data)  # F-03
 
     def _pcapng(self) -> Iterator[_Record | None]:
         order = self._section()
@@ -213,15 +213,15 @@ class Capture:
         if number >= len(interfaces) or 20 + length > len(body):
             raise self._damaged("block")
         interface = interfaces[number]
-        time = interface.offset + ((high << 32) | low) / interface.ticks
-        return _Record(time, max(size, length), interface.link_type, body[20 : 20 + length])
+        time = interface.offset + ((high << 32) | low) / interface.ticks  # F-12
+        return _Record(time, max(size, length), interface.link_type, body[20 : 20 + length])  # F-03
 
     def _cut_off(self) -> None:
         self._frames += 1
-        self.skipped[_TRUNCATED] += 1
+        self.skipped[_TRUNCATED] += 1  # F-13
 
     def _check(self, length: int, most: int, what: str, *, least: int = 0) -> None:
-        if not least <= length <= most:
+        if not least <= length <= most:  # F-13
             raise self._damaged(what)
 
     def _damaged(self, what: str) -> DataError:

@@ -60,7 +60,7 @@ def write_features(
     out.write(",".join(("time", *FEATURE_NAMES)) + "\n")
     written = 0
     for packet, row in feature_rows(packets, extractor=extractor, sources=sources):
-        out.write(_LINE % (packet.time, *row))
+        out.write(_LINE % (packet.time, *row))  # F-14
         written += 1
         if on_progress is not None and written % PROGRESS_PACKETS == 0:
             on_progress(written)
@@ -69,7 +69,7 @@ def write_features(
 
 @contextmanager
 def atomic_text(path: Path) -> Iterator[TextIO]:
-    """Open a text file that appears under its name only when all of it is written.
+    """Open a text file that appears under its name only when all of it is written (F-14).
 
     It is written under another name in the same folder and renamed at the end; when the block
     fails, nothing is left and an older file stays as it was.

@@ -72,7 +72,7 @@ def _names() -> tuple[str, ...]:
 
 
 FEATURE_NAMES: Final[tuple[str, ...]] = _names()
-"""The 115 columns in N-BaIoT's order."""
+"""The 115 columns in N-BaIoT's order (F-01)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class _Stream:
 
     def insert(self, time: float, value: float, row: list[float]) -> None:
         """Take in a packet and append weight, mean and variance of each window to `row` (F-05)."""
-        gap = max(time - self.time, 0.0)
+        gap = max(time - self.time, 0.0)  # F-04
         self.time = max(time, self.time)
         windows = []
         for rate, (weight, mean, variance) in zip(_RATES, self.windows, strict=True):
@@ -158,8 +158,8 @@ class _Pair:
         own, other = self.sides[side], self.sides[1 - side]
         if own is None:
             own = self.sides[side] = _Side(time)
-        gap = max(time - own.time, 0.0)
-        gap_both = max(time - self.time, 0.0)
+        gap = max(time - own.time, 0.0)  # F-04
+        gap_both = max(time - self.time, 0.0)  # F-04: the pair's clock
         own.time = max(time, own.time)
         self.time = max(time, self.time)
         opposite = _FRESH_SIDE if other is None else other.windows
@@ -239,7 +239,7 @@ class _Channels(Generic[_Channel]):
             if not self.held:
                 return
             key, oldest = next(iter(self.held.items()))
-            if abs(time - oldest.time) > IDLE_LIMIT_S + LATE_LIMIT_S:
+            if abs(time - oldest.time) > IDLE_LIMIT_S + LATE_LIMIT_S:  # F-09
                 del self.held[key]
                 self.expired += 1
             elif len(self.held) >= self._cap:
@@ -282,7 +282,7 @@ class Extractor:
         if not isfinite(time):
             raise DataError(f"packet {self._packets + 1} has time {time}")
         self._packets += 1
-        if time < self._latest:
+        if time < self._latest:  # F-04
             self._late += 1
         self._latest = time
         row: list[float] = []
@@ -290,18 +290,18 @@ class Extractor:
         self._senders.find((packet.src_mac, source), time).insert(time, size, row)
         self._hosts.find(source, time).insert(time, size, row)
         side = int(source > target)
-        link = (target, source) if side else (source, target)
+        link = (target, source) if side else (source, target)  # F-02
         self._links.find(link, time).insert(side, time, size, row, gaps)
         row += gaps
         port, peer = packet.src_port, packet.dst_port
         if source == target:
             side = int(port > peer)
-        ends = (target, peer, source, port) if side else (source, port, target, peer)
+        ends = (target, peer, source, port) if side else (source, port, target, peer)  # F-02
         self._sockets.find((packet.protocol, *ends), time).insert(side, time, size, row, gaps)
         live = self.live_channels
         if live > self._peak:
             self._peak = live
-        return row
+        return row  # F-01
 
     @property
     def live_channels(self) -> int:

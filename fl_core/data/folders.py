@@ -39,7 +39,7 @@ FLAT_NUMBERS: Final[dict[int, str]] = {
     8: "SimpleHome_XCS7_1002_WHT_Security_Camera",
     9: "SimpleHome_XCS7_1003_WHT_Security_Camera",
 }
-"""Device numbers of the flat layout."""
+"""Device numbers of the flat layout (F-24)."""
 
 TRAIN_SHARE: Final = 0.6
 VALIDATION_SHARE: Final = 0.2
@@ -102,7 +102,7 @@ def load_device(root: Path, device: str, *, limit_rows: int | None = None) -> De
 
 
 def benign_parts(count: int, where: str, limit: int | None) -> tuple[NDArray[np.intp], ...]:
-    """Split `count` rows in time order into train, validation and test.
+    """Split `count` rows in time order into train, validation and test (F-22).
 
     Returns:
         Three ascending arrays of indices below `count`, each of at most `limit`.
@@ -173,7 +173,7 @@ def _find(root: Path) -> dict[str, DeviceFiles]:
 
 def _uci_device(folder: Path) -> DeviceFiles:
     attacks = {
-        f"{sub.name.removesuffix('_attacks')}.{path.stem}": path
+        f"{sub.name.removesuffix('_attacks')}.{path.stem}": path  # F-24
         for sub in folder.glob("*_attacks")
         for path in sub.glob("*.csv")
     }

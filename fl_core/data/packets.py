@@ -17,7 +17,7 @@ class Packet:
     time: float
     """Unix seconds; finite."""
     size: int
-    """Bytes on the wire, from the link-layer header on, also where a capture kept fewer."""
+    """Bytes on the wire, from the link-layer header on, also where a capture kept fewer (F-03)."""
     src_mac: str
     """Sender's link address; "" on links without one."""
     src_ip: str

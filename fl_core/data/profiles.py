@@ -184,4 +184,4 @@ PROFILES: Final[dict[str, Profile]] = {
         ),
     )
 }
-"""Device name to profile, in order of `number`."""
+"""Device name to profile, in order of `number` (F-32)."""

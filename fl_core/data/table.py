@@ -1,7 +1,7 @@
 """CSV with a header, read in blocks: fast where the text is sound, exact about what is not.
 
 A block of lines goes through numpy's reader. Only when that fails, or gives a value that is not
-finite, the block is read again cell by cell to name the row, the line and the column.
+finite, the block is read again cell by cell to name the row, the line and the column (F-20).
 
 A data row is counted from 1; the header is line 1, so without blank lines row r is line r + 1.
 Blank lines are skipped. The separator (comma, semicolon or tab) is the most frequent one in the
@@ -156,7 +156,7 @@ class Table:
                 if not line.strip():
                     continue
                 row += 1
-                if row - 1 == wanted:
+                if row - 1 == wanted:  # F-22
                     wanted = next(coming, -1)
                     lines.append(_Line(row, number, self._decode(line, number, row)))
             if lines:

@@ -85,7 +85,7 @@ class BasePuppet(ABC):
         """Send one message to a node, as bytes; a node that objects leaves the round."""
         if node in self.faults:
             return []
-        received = decode(encode(message), sender=COORDINATOR)
+        received = decode(encode(message), sender=COORDINATOR)  # A-01
         try:
             step = self.clients[node].receive(received, 0.0)
         except RemoteProtocolError as fault:

@@ -3,7 +3,7 @@
 Keys are unsigned and last for ever, shares are bound to nothing but the two parties, whoever the
 server names is the committee, and a member answers every question about any set with any weights.
 The server takes what it gets. It stands for key-homomorphic aggregation against a *semi-honest*
-server; nothing but the demonstration may use it.
+server; nothing but the demonstration may use it (A-01).
 """
 
 from __future__ import annotations

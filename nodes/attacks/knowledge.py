@@ -4,7 +4,7 @@ Nothing here knows which attack was played. The attacker's loot is a set of mask
 with the names of the masks on it, and the seeds it knows. A sum of some vectors can be opened if
 and only if the masks that are left cancel in it; a pair's mask lies on two vectors at most, so the
 sets that can be opened are connected components. What is opened is then compared with the true
-inputs: a claim that does not hold reveals nothing.
+inputs: a claim that does not hold reveals nothing (A-02).
 """
 
 from __future__ import annotations

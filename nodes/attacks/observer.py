@@ -2,7 +2,7 @@
 
 The verdict does not depend on which attack was played. A gain is an input that can be read, a wrong
 sum, a crash, an honest node that loses its place where the rules say that it does not, blame of one
-that has nothing to do with it, or memory beyond its bound.
+that has nothing to do with it, or memory beyond its bound (A-02).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ dropped nodes as in Bonawitz et al. 2017, the semi-honest variant. Public keys c
 the server, the server says who neighbours whom and what the threshold is, masks are bound to
 nothing but the two keys, there is no consistency check, and a node answers whatever it is asked, as
 often as it is asked. `secagg attack-demo` breaks it to show what the same moves gain elsewhere;
-nothing else imports it, which a test checks.
+nothing else imports it, which a test checks (A-01).
 
 The arithmetic is not weakened: keys, seeds and shares have 256 bits, and the same stream cipher
 expands the masks. Implementations with 28-bit seeds fall to less than what is played here.

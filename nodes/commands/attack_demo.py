@@ -96,7 +96,7 @@ def command(
     else:
         _print(results, _ELSEWHERE[scheme])
     if _gains(results):
-        sys.exit(1)
+        sys.exit(1)
 
 
 def _gains(results: list[tuple[Attack, Played]]) -> int:

@@ -93,7 +93,7 @@ def command(
     secagg privacy show state/privacy.jsonl --json
     """  # noqa: D301 - click reads the escape
     path = ledger / LEDGER if ledger.is_dir() else ledger
-    reading = read_ledger(path)
+    reading = read_ledger(path)  # B-12: verified before anything is printed
     rows = list(_rows(reading.history, delta, unfold=unfold))
     totals = _totals(reading.history, delta, budget)
     if as_json:
@@ -255,7 +255,7 @@ def _finite(epsilon: float) -> float | None:
 
 
 def _cell(value: object) -> str:
-    """Return a cell's text; ε has four digits and is never below the truth."""
+    """Return a cell's text; ε has four digits and is never below the truth (B-12)."""
     if value is None:
         return "∞"
     if not isinstance(value, float) or value <= 0:

@@ -4,7 +4,8 @@
 
     WAITING ─enough nodes→ ROUND ─sum or abort→ WAITING … ─last round→ CLOSING ─farewells→ OVER
 
-No sockets, no clock: the daemon and the simulator drive it. Source: specs/60-session.md section 2.
+No sockets, no clock (S-02): the daemon and the simulator drive it. Source: specs/60-session.md
+section 2.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ class Coordinator:
         except RunMismatchError as error:  # signed by the peer: tell it which run this is
             events = (PeerRejected(peer, str(error)),)
             return self._outbox.to(peer, self._welcome(peer, now)) + SessionStep(events=events)
-        except RemoteProtocolError as error:
+        except RemoteProtocolError as error:  # S-12
             return SessionStep(events=(PeerRejected(peer, str(error)),))
 
     def unreachable(self, nodes: Iterable[NodeId], now: float) -> SessionStep:
@@ -417,8 +418,8 @@ class Coordinator:
                 events += (PeerRejected(spoiler, why),)
         elif reason is AbortReason.TOO_FEW_KEYS:
             self._present.stop_searching()
-        step = self._end_round(offer, reason, (), events)
-        if self._failures >= self._plan.max_failures:
+        step = self._end_round(offer, reason, (), events)  # S-07
+        if self._failures >= self._plan.max_failures:  # S-07
             why = f"{self._failures} rounds in a row aborted, the last by {reason}"
             refused = sorted(opened.refused.items())
             why += "".join(f"; {node} refused it: {r}" for node, r in refused)

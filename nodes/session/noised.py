@@ -71,7 +71,7 @@ def noised_input(
     integers = encoding.encode(_weighted(update, encoding), rng, signs_seed=_signs(setup))
     parts = components_of(encoding, len(setup.cohort), setup.colluders)
     seeds = new_seeds(parts, rng)
-    noise = draw_noise(parts, encoding.dim, rng, seeds)
+    noise = draw_noise(parts, encoding.dim, rng, seeds)  # V-11: all of it, anew in each round
     return Contribution(encoding.noised(integers, noise, ring_bits=setup.ring_bits), seeds)
 
 

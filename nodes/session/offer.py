@@ -211,7 +211,7 @@ def _check_use(noised: PrivateEncoding, n: int, plan: RunPlan) -> None:
 
 
 def encoding_of(offer: RoundOffer) -> FixedPoint:
-    """Return the layout of the summed vector that an offer without noise prescribes."""
+    """Return the layout of the summed vector that an offer without noise prescribes (E-09)."""
     segments = (
         Segment("update", offer.model_dim, offer.update_bound),
         Segment("centroid", max(1, len(offer.reference) // 4), offer.centroid_bound),
@@ -226,7 +226,7 @@ def encoding_of(offer: RoundOffer) -> FixedPoint:
 def setup_of(
     offer: RoundOffer, run_id: bytes, signing_key: Callable[[NodeId], bytes | None]
 ) -> RoundSetup:
-    """Return the round's set-up; both sides call this with their own roster.
+    """Return the round's set-up; both sides call this with their own roster (S-01).
 
     Raises:
         ConfigError: the offer's numbers are at odds, or its cohort is not in the roster.
@@ -256,7 +256,7 @@ def setup_of(
 
 
 def noised_encoding_of(offer: RoundOffer, dp: DpTerms) -> PrivateEncoding:
-    """Return the layout of the summed vector that an offer with noise prescribes."""
+    """Return the layout of the summed vector that an offer with noise prescribes (E-09)."""
     return private_encoding(
         dp, model_dim=offer.model_dim, embedding_dim=max(1, len(offer.reference) // 4)
     )

@@ -7,7 +7,7 @@
                      └──────────────────────────────────────────────────────────────────┘
     IDLE ─RunFinished→ FETCHING ─ModelChunk…→ FINISHED
 
-No sockets, no clock, no threads: the daemon and the simulator drive it. Source:
+No sockets, no clock (S-02), no threads: the daemon and the simulator drive it. Source:
 specs/60-session.md section 3.
 """
 
@@ -176,7 +176,7 @@ class Participant:
                 run_id=self._run_id,
             )
             return self._dispatch(opened.message, opened.run_id, now)
-        except RemoteProtocolError as error:
+        except RemoteProtocolError as error:  # S-12
             return SessionStep(events=(PeerRejected(error.peer, str(error)),))
 
     def trained(self, round_id: int, update: LocalUpdate, now: float) -> SessionStep:

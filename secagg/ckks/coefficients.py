@@ -81,7 +81,7 @@ def read_sum(
     values = _values(opened, parameters, value_bits=value_bits, weight=weight)
     if values is None or values[dim:].any():
         return None
-    total: RingVector = (values[:dim] & np.int64((1 << ring_bits) - 1)).astype(np.uint32)
+    total: RingVector = (values[:dim] & np.int64((1 << ring_bits) - 1)).astype(np.uint32)  # H-01
     return total
 
 

@@ -92,7 +92,7 @@ def smallest_committee(
         private = bars(members, max(colluders, 1), odds=_odds(SECURITY_BITS), most=most)
         live = bars(members, silent, odds=1 << FAILURE_BITS, most=most)
         for size, (held, lost) in enumerate(zip(private, live, strict=True), start=1):
-            found = _packed(size, max(1, held - 1), silent=lost - 1, sharing=sharing)
+            found = _packed(size, max(1, held - 1), silent=lost - 1, sharing=sharing)  # R-05
             if found and found.correctable(size - found.silent) >= LIARS:
                 return found
     if members > LARGEST:
@@ -119,7 +119,7 @@ def check_committee(
         caps = bars(members, max(colluders, 1), odds=_odds(SECURITY_BITS), most=most)
         least = caps[made.size - 1] - 1
         why = f"more colluding members are likelier than 2^-{SECURITY_BITS}"
-    if made.threshold < max(1, least):
+    if made.threshold < max(1, least):  # R-05
         raise ConfigError(
             f"threshold {made.threshold} of {made.size} members: {why}",
             hint=f"use at least {max(1, least)}",
@@ -165,7 +165,7 @@ def _packed(
 
 
 def _least_pack(size: int, modulus: int, sharing: Sharing) -> int:
-    """Return the least power of two for which all shares fit in `SHARE_BYTES`."""
+    """Return the least power of two for which all shares fit in `SHARE_BYTES` (R-07)."""
     whole = size * sharing.degree * SHARE_PRIMES[modulus]
     return 1 << (-(-whole // SHARE_BYTES) - 1).bit_length()
 
@@ -173,4 +173,4 @@ def _least_pack(size: int, modulus: int, sharing: Sharing) -> int:
 def _field(size: int, sharing: Sharing) -> int | None:
     """Return the least of `SHARE_PRIMES` above 2·n·W·terms + m + N: no wrap, distinct points."""
     least = 2 * sharing.greatest + size + sharing.degree
-    return next((prime for prime in SHARE_PRIMES if prime > least), None)
+    return next((prime for prime in SHARE_PRIMES if prime > least), None)  # R-07

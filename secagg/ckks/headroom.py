@@ -24,7 +24,7 @@ __all__ = [
     "smallest_ring",
 ]
 
-MODULUS_BITS: Final = {2048: 52, 4096: 60}
+MODULUS_BITS: Final = {2048: 52, 4096: 60}  # R-02
 """Degree N to the longest modulus: the first by the security of section 3, the second by SEAL."""
 SECRET_TERMS: Final = 4
 """Ternary keys that a secret is the sum of, for weights up to 1 (section 4)."""
@@ -75,7 +75,7 @@ def smallest_ring(n: int, value_bits: int, max_weight: int) -> RingParameters:
     raise ConfigError(
         f"{n} nodes with {value_bits}-bit values and weights up to {max_weight} can wrap the "
         f"longest modulus, {max(MODULUS_BITS.values())} bits",
-        hint=f"use {' or '.join(ways) or 'fewer nodes'}",
+        hint=f"use {' or '.join(ways) or 'fewer nodes'}",  # R-08
     )
 
 
@@ -106,7 +106,7 @@ def check_ring(ring: RingParameters, n: int, *, value_bits: int, max_weight: int
     most = MODULUS_BITS.get(ring.degree)
     if most is None:
         raise ConfigError(f"degree {ring.degree}", hint=f"use one of {sorted(MODULUS_BITS)}")
-    if ring.modulus_bits > most:
+    if ring.modulus_bits > most:  # R-02
         raise ConfigError(
             f"a modulus of {ring.modulus_bits} bits with degree {ring.degree} is not known to keep "
             "128 bits",
@@ -139,7 +139,7 @@ def check_ring(ring: RingParameters, n: int, *, value_bits: int, max_weight: int
                 hint=f"use {least} to {most}",
             )
     bound = 2 * _greatest_sum(ring, n, value_bits=value_bits, max_weight=max_weight)
-    if ring_modulus(ring.degree, ring.modulus_bits) <= bound:
+    if ring_modulus(ring.degree, ring.modulus_bits) <= bound:  # R-01
         raise ConfigError(
             f"a modulus of {ring.modulus_bits} bits: sums could wrap",
             hint=f"use at least {_enough_bits(ring.degree, bound)} bits, or fewer values in one",
@@ -175,7 +175,7 @@ def _smallest(n: int, value_bits: int, max_weight: int) -> RingParameters | None
             bits = _enough_bits(degree, bound)
             if bits <= most:
                 found.append(replace(bare, modulus_bits=bits))
-    return min(
+    return min(  # R-01
         found,
         key=lambda ring: (ring.modulus_bits / ring.values_per_coefficient, ring.degree),
         default=None,
@@ -205,7 +205,7 @@ def _spread(max_weight: int) -> int:
 
 
 def _check_numbers(value_bits: int, max_weight: int) -> None:
-    if value_bits not in VALUE_BITS:
+    if value_bits not in VALUE_BITS:  # R-08
         raise ConfigError(f"value_bits is {value_bits}", hint="use 8 to 24; 16 is the default")
     if not 1 <= max_weight <= MAX_WEIGHT:
         raise ConfigError(

@@ -132,7 +132,7 @@ def choose(
             ways.append(f"with dropout {shortened(dropout)} use collusion {nearest}")
         raise ConfigError(
             f"{n} nodes cannot withstand {colluders} that collude and {wanted} that drop out",
-            hint=", or ".join(ways) or "lower both collusion and dropout",
+            hint=", or ".join(ways) or "lower both collusion and dropout",
         )
     quorum = max(3, n - dropouts)
     return CkksParameters(
@@ -181,7 +181,7 @@ def check(made: CkksParameters) -> None:
 
 
 def _check_sizes(n: int, members: int) -> None:
-    if not 3 <= n <= MAX_COHORT:
+    if not 3 <= n <= MAX_COHORT:
         raise ConfigError(
             f"a cohort of {n} cannot be summed privately",
             hint=f"use 3 to {MAX_COHORT} nodes: of two, each could subtract its own input",

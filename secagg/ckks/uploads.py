@@ -175,6 +175,6 @@ class Uploads:
         for index, part in enumerate(parts):
             blocks = self._layout.chunk(index)
             total = self.total[blocks.start : blocks.stop]
-            rlwe.add(total, part, self._ring, weight=self._weights[sender])
+            rlwe.add(total, part, self._ring, weight=self._weights[sender])  # H-01
         self._boxes.put(sender, upload.boxes)
         self.forget(sender)

@@ -294,7 +294,7 @@ class MaskingClient(PhasedClient):
     def _masked_chunks(self) -> list[Message]:
         """Mask the input, forget it, and cut the result into packed chunks."""
         setup, sharers = self._setup, set(self._sharers)
-        due = [masks.self_mask(self._self_seed, setup.context)]
+        due = [masks.self_mask(self._self_seed, setup.context)]  # M-23
         due += [
             masks.pair_mask(secret.mask_seed, me=self._me, peer=node)
             for node, secret in self._pairs.items()

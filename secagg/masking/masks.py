@@ -31,7 +31,7 @@ Context: TypeAlias = tuple[bytes, bytes, bytes]
 
 def self_mask(self_seed: bytes, context: Context, *, negative: bool = False) -> Mask:
     """Return the self-mask that a node's 32-byte seed stands for."""
-    return derive(self_seed, SELF_MASK, *context), negative
+    return derive(self_seed, SELF_MASK, *context), negative  # M-17
 
 
 def pair_mask(seed: bytes, *, me: NodeId, peer: NodeId) -> Mask:

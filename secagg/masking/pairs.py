@@ -33,7 +33,7 @@ _SEED_SIZE: Final = 32
 class PairSecret:
     """What two neighbours share, without the means to compute it again."""
 
-    mask_seed: bytes = field(repr=False)
+    mask_seed: bytes = field(repr=False)  # M-20
     """32 bytes; the seed of the one mask between the two (M-07)."""
     _root: bytes = field(repr=False)
 

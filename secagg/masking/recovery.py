@@ -97,7 +97,7 @@ class Recovery:
         except AuthenticationError as error:
             self._blame.convict(error.peer, error.fault)
             return False
-        self._apply(total, due)
+        self._apply(total, due)  # M-01: the survivors' inputs are left
         return True
 
     def _pair_masks(self, owner: NodeId, round_secret: bytes) -> list[Mask]:

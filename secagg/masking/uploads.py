@@ -87,7 +87,7 @@ class Uploads:
             part = ring.unpack(chunks.pop(), dim, setup.ring_bits)
             if part is None:
                 raise BadUpload("its upload has padding bits set")
-            self.total[start : start + dim] += part
+            self.total[start : start + dim] += part  # M-01
         self.forget(sender)
         return True
 

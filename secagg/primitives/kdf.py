@@ -11,7 +11,7 @@ __all__ = ["derive", "digest", "frame"]
 
 
 def frame(*parts: bytes) -> bytes:
-    """Concatenate `parts`, each behind its length (8 bytes, little-endian): injective."""
+    """Concatenate `parts`, each behind its length (8 bytes, little-endian): injective (W-09)."""
     return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
 
 

@@ -55,7 +55,7 @@ def accumulate(total: RingVector, seed: bytes, *, negative: bool = False) -> Non
     stream = Cipher(AES256(seed), GCM(bytes(12)) if _THROUGH_GCM else CTR(bytes(16))).encryptor()
     size = min(_BLOCK, len(rest))
     buffer = np.empty(4 * size + _SLACK, dtype=np.uint8).data
-    mask = np.frombuffer(buffer, "<u4", size)
+    mask = np.frombuffer(buffer, "<u4", size)  # M-17
     for start in range(0, len(rest), _BLOCK):
         part = rest[start : start + _BLOCK]
         stream.update_into(_ZEROS[: 4 * len(part)], buffer)

@@ -33,7 +33,7 @@ __all__ = [
     "split",
 ]
 
-PRIME: Final = 2**256 + 297
+PRIME: Final = 2**256 + 297  # M-18
 SECRET_SIZE: Final = 32
 SHARE_SIZE: Final = 33
 _DRAW_SIZE: Final = 33 + 16  # 128 bits beyond the field: the bias of the reduction is below 2^-128
@@ -168,7 +168,7 @@ def decode(shares: Mapping[int, bytes], threshold: int) -> tuple[bytes, frozense
     coefficients = recurrence(syndromes, PRIME)
     if coefficients is None:
         return None
-    wrong = frozenset(_roots(coefficients, points))
+    wrong = frozenset(_roots(coefficients, points))  # M-18
     length = len(coefficients) - 1
     if len(wrong) != length:
         return None

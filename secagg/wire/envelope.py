@@ -109,7 +109,7 @@ def open_envelope(
     if len(frame) > MAX_ENVELOPE:
         raise DecodeError(sender, f"a frame of {len(frame)} bytes exceeds {MAX_ENVELOPE}")
     run, claimed, to, header, rest = _split(frame, sender)
-    if claimed != sender:
+    if claimed != sender:  # W-08
         raise DecodeError(sender, "the envelope names another sender")
     if to != receiver:
         raise ReplayError(sender, "the envelope is for another receiver")

@@ -81,4 +81,4 @@ class Base(msgspec.Struct, frozen=True, array_like=True, eq=False):
     """
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
+        return f"<{type(self).__name__}>"  # M-20

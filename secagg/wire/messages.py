@@ -1,4 +1,4 @@
-"""Every message of the protocol, its type number, its fields in order and their limits.
+"""Every message of the protocol, its type number, its fields in order and their limits (W-11).
 
 Each class is an msgspec Struct encoded as a MessagePack array whose first element is the type
 number. `secagg.wire.codec` turns them into bytes and refuses any other spelling of the same
