@@ -24,9 +24,12 @@ from fl_core.errors import DataError, ModelError
 from fl_core.normalise import Normaliser, checked_rows
 from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.score_reference import ScoreReference
-from fl_core.scoring import LEAST_THRESHOLD, HeadStatistics, benign_threshold
+from fl_core.scoring import LEAST_THRESHOLD, ROUNDING, HeadStatistics, benign_threshold
 
 __all__ = ["DEFAULT_MAX_FPR", "Detector", "Head"]
+
+_MANY = 1 << 53
+"""More rows than a file says in good faith, and than a float counts exactly (L-18)."""
 
 DEFAULT_MAX_FPR = 0.01
 """False-positive rate that a threshold is set for, where nothing else is asked."""
@@ -71,7 +74,7 @@ class Head:
             raise ModelError(
                 f"{self.device}: threshold {self.threshold} or max_fpr {self.max_fpr} out of range"
             )
-        if self.n_train < 1 or self.n_validation < 1:
+        if not (0 < self.n_train < _MANY and 0 < self.n_validation < _MANY):
             raise ModelError(f"{self.device}: a head needs training and validation rows")
         if not self.n_validation <= self.n_calibration <= self.n_validation + self.n_train:
             raise ModelError(f"{self.device}: a threshold from {self.n_calibration} scores")
@@ -180,7 +183,8 @@ class Detector:
         scores = score_by(*used)(held_out)
         crossed = cross_scores(lambda some: score_by(*fitted(some)), own, gap=window - 1)  # L-13
         unseen = np.concatenate((crossed, scores))
-        threshold = max(benign_threshold(unseen, max_fpr), LEAST_THRESHOLD)  # L-13
+        raised = benign_threshold(unseen, max_fpr) * (1.0 + ROUNDING)  # L-13
+        threshold = max(raised, LEAST_THRESHOLD)
         reference = ScoreReference.fit(scores, threshold)
         counts = (len(own), len(held_out), len(unseen))
         head = Head(device, *used, threshold, max_fpr, *counts, reference)

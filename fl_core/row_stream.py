@@ -228,16 +228,20 @@ class CsvRows:
         self._line = 1
         self._row = 0
 
-    def parse(self, lines: Iterable[bytes], bad: OnBad | None = None) -> RowBatch:
+    def parse(
+        self, lines: Iterable[bytes], bad: OnBad | None = None
+    ) -> tuple[RowBatch, DataError | None]:
         """Parse the next lines; blank ones are skipped.
 
         Args:
             lines: Lines in the order of the input.
             bad: Called with the error of each broken row, which is then left out.
 
-        Raises:
-            DataError: a row is broken and `bad` is None.
+        Returns:
+            The rows, and None; where `bad` is None, those before the first broken row and its
+            error.
         """
+        failed: DataError | None = None
         numbers: list[int] = []
         values: list[list[float]] = []
         times: list[float | None] = []
@@ -250,8 +254,9 @@ class CsvRows:
             try:
                 row, time, device = self._parse(raw)
             except DataError as error:  # L-21
-                if bad is None:
-                    raise
+                if bad is None:  # L-21
+                    failed = error
+                    break
                 bad(error)
                 continue
             numbers.append(self._row)
@@ -259,7 +264,7 @@ class CsvRows:
             times.append(time)
             devices.append(device)
         table = np.array(values, dtype=np.float64).reshape(len(values), len(self._wanted))
-        return RowBatch(numbers, table, times, devices)
+        return RowBatch(numbers, table, times, devices), failed
 
     def _parse(self, raw: bytes) -> tuple[list[float], float | None, str | None]:
         where = f"{self._name}: row {self._row} (line {self._line})"
@@ -326,10 +331,12 @@ def csv_batches(
         if rows is None and burst:
             rows, burst, seen = CsvRows(burst[0], feature_names, name), burst[1:], True
         if rows is not None:
-            batch = rows.parse(burst, bad)
+            batch, failed = rows.parse(burst, bad)
             if batch.numbers:
                 yield replace(batch, anew=anew)
                 anew = False
+            if failed is not None:  # L-20: what came before it has been given out
+                raise failed
     if not seen:
         raise DataError(f"{name}: the input is empty", hint="give a CSV with a header line")
 
@@ -364,6 +371,12 @@ def capture_batches(
         first += len(taken)
 
 
+def _standard_input() -> int:
+    if sys.stdin is None:
+        raise DataError("the standard input is closed", hint="give it rows, or name a file")
+    return sys.stdin.fileno()
+
+
 @contextmanager
 def open_batches(
     data: str,
@@ -386,7 +399,7 @@ def open_batches(
     capture = Path(data).suffix.lower() in CAPTURE_SUFFIXES
     if capture and wait is not None:
         raise DataError(f"{data}: a capture is not followed", hint="follow a growing CSV file")
-    descriptor = sys.stdin.fileno() if data == "-" else _open(Path(data))
+    descriptor = _standard_input() if data == "-" else _open(Path(data))
     name = "standard input" if data == "-" else data
     with os.fdopen(descriptor, "rb", closefd=data != "-") as file:
         if capture:

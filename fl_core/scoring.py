@@ -24,6 +24,7 @@ __all__ = [
     "EPSILON",
     "JOINT_FLOOR",
     "LEAST_THRESHOLD",
+    "ROUNDING",
     "SERIES_SHRINKAGE",
     "SHRINKAGE",
     "EmbeddingStatistics",
@@ -50,6 +51,10 @@ its mean must not hide another that is far from it."""
 LEAST_THRESHOLD: Final = 1e-3
 """No head's threshold is lower: below it lies how an encoder rounds, which depends on how many rows
 it is given at once."""
+
+ROUNDING: Final = 1e-5
+"""Share of itself that a head's threshold is raised by: a device whose rows repeat has the same
+score again and again, and how the encoder rounds must not decide whether it is an alert."""
 
 _LEAST_RIDGE: Final = 1e-6
 """Least variance added, for embeddings that hardly vary: far above the square of float32's

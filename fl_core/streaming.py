@@ -162,25 +162,40 @@ def score_batches(
     if device is not None:
         detector.head(device)  # a wrong name shows before the input is waited for
     for batch in batches:
-        heads = [device or own or detector.head().device for own in batch.devices]  # L-16
-        scores = np.zeros(len(heads))
-        for name in dict.fromkeys(heads):
-            members = [i for i, head in enumerate(heads) if head == name]
-            if name in detector.heads:
-                scores[members] = detector.score(batch.values[members], name)
+        heads = [_judge(detector, device or own) for own in batch.devices]  # L-16
+        count, failed = len(heads), None
+        for index, (number, head) in enumerate(zip(batch.numbers, heads, strict=True)):
+            if head in detector.heads:
                 continue
-            error = DataError(
-                f"row {batch.numbers[members[0]]}: the model has no head for device {name!r}",
-                hint=f"choose one with --device: {', '.join(detector.devices)}",
-            )
-            if bad is None:
-                raise error
-            for _ in members:
-                bad(error)
+            error = _without_head(detector, number, head)
+            if bad is None:  # L-20: rows that came before it are scored first
+                count, failed = index, error
+                break
+            bad(error)
+        scores = np.zeros(count)
+        for name in dict.fromkeys(head for head in heads[:count] if head in detector.heads):
+            members = [i for i, head in enumerate(heads[:count]) if head == name]
+            scores[members] = detector.score(batch.values[members], name)
         yield [
             ScoredRow(number, time, head, float(score), detector.threshold(head))
             for number, time, head, score in zip(
-                batch.numbers, batch.times, heads, scores, strict=True
+                batch.numbers, batch.times, heads, scores, strict=False
             )
             if head in detector.heads
         ]
+        if failed is not None:
+            raise failed
+
+
+def _judge(detector: Detector, named: str | None) -> str:
+    """Return whose head judges a row; "" where its device is left open and there are several."""
+    if named == "" and len(detector.heads) > 1:
+        return ""
+    return named or detector.head().device
+
+
+def _without_head(detector: Detector, row: int, device: str) -> DataError:
+    what = f"the model has no head for device {device!r}" if device else "it names no device"
+    return DataError(
+        f"row {row}: {what}", hint=f"choose one with --device: {', '.join(detector.devices)}"
+    )

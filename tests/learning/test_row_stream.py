@@ -285,5 +285,20 @@ def test_inputs_are_told_apart_by_name(tmp_path):
 
 def test_a_header_is_parsed_once_and_rows_go_on():
     rows = CsvRows(b"a,b", ["a"], "t")
-    assert rows.parse([b"1,2"]).numbers == [1]
-    assert rows.parse([b"", b"3,4"]).numbers == [2]
+    assert rows.parse([b"1,2"])[0].numbers == [1]
+    assert rows.parse([b"", b"3,4"])[0].numbers == [2]
+
+
+@pytest.mark.req("L-20", "L-21")
+def test_rows_before_a_broken_one_are_given_out_first():
+    bursts = [[b"a", b"1", b"2", b"x", b"3"]]
+    found = csv_batches(bursts, name="f", feature_names=("a",))
+    assert next(found).values.ravel().tolist() == [1.0, 2.0]
+    with pytest.raises(DataError, match="row 3"):
+        next(found)
+
+
+def test_a_closed_standard_input_is_said(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="standard input is closed"), open_batches("-", ["a"]):
+        pass

@@ -76,6 +76,29 @@ def test_an_unknown_device_is_named_or_skipped(devices, detector):
     assert len(skipped) == 1
 
 
+@pytest.mark.req("L-20")
+def test_rows_before_one_without_a_head_are_scored_first(devices, detector):
+    rows = batch(devices[0].test_benign[:3], ["dev0", "dev1", "dev9"])
+    found = score_batches(detector, [rows])
+    assert [v.row for v in next(found)] == [1, 2]
+    with pytest.raises(DataError, match="row 3: the model has no head"):
+        next(found)
+
+
+@pytest.mark.req("L-16", "L-21")
+def test_a_row_that_names_no_device_among_others_is_named_or_skipped(devices, detector):
+    rows = batch(devices[0].test_benign[:3], ["dev0", "", "dev1"])
+    skipped: list[DataError] = []
+    (verdicts,) = score_batches(detector, [rows], bad=skipped.append)
+    assert [v.row for v in verdicts] == [1, 3]
+    assert "row 2: it names no device" in str(skipped[0])
+    with pytest.raises(DataError, match="row 2: it names no device"):
+        list(score_batches(detector, [rows]))
+    without = batch(devices[0].test_benign[:1], [None])  # no such column: no row will ever name one
+    with pytest.raises(ModelError, match="none is chosen"):
+        list(score_batches(detector, [without], bad=skipped.append))
+
+
 @pytest.mark.req("L-18")
 @pytest.mark.parametrize("size", [1e200, 1e305])
 def test_a_head_that_gives_no_number_is_an_error_and_no_quiet_row(devices, detector, size):
