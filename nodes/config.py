@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,11 @@ class RunSection(Settings, frozen=True):
     """Allow `insecure-plain`, under which the coordinator reads every update."""
     seed: int = 0
     """Seed of the initial model and of local training; no secret depends on it."""
+    columns: tuple[str, ...] = ()
+    """Columns that every node's rows have to have, by name and in this order; of windows, the
+    channels. A node with others refuses. Left empty, nobody notices nodes whose columns mean
+    different things, but for N-BaIoT's 115, or 100 without `HH_jit_*`: rows as wide have to be
+    those."""
     value_bits: int = 16
     """Bits of one node's integers."""
     dropout: float = DEFAULT_DROPOUT
@@ -229,12 +234,20 @@ class CoordinatorConfig(Settings, frozen=True):
                 f"[model] embedding_dim is {model.embedding_dim}",
                 hint="the reference travels in the offer; use at most 16384",
             )
+        if run.columns and (
+            len(set(run.columns)) < len(run.columns) or model.input_dim % len(run.columns)
+        ):
+            raise ConfigError(
+                f"run.columns has {len(run.columns)} names for a [model] input_dim of "
+                f"{model.input_dim}",
+                hint="name every column once; of windows every channel",
+            )
         if not 0 <= run.seed < 1 << 53:
             raise ConfigError(f"run.seed is {run.seed}", hint="use 0 or more")
         return RunPlan(
             rounds=run.rounds,
             min_nodes=run.min_nodes,
-            training=training_bytes(model, self.train_config(), run.seed, run.rounds),
+            training=training_bytes(model, self.train_config(), run.seed, run.rounds, run.columns),
             scheme=run.scheme,
             weights=run.weights,
             value_bits=run.value_bits,
@@ -345,14 +358,22 @@ class _blaming:  # noqa: N801 - reads as a statement
             raise ConfigError(f"[{self._table}]: {error}", hint=error.hint) from error
 
 
-def training_bytes(model: ModelConfig, train: TrainConfig, seed: int, rounds: int) -> bytes:
+def training_bytes(
+    model: ModelConfig,
+    train: TrainConfig,
+    seed: int,
+    rounds: int,
+    columns: Sequence[str] = (),
+) -> bytes:
     """Return the canonical JSON that tells nodes how to train; it is part of the signed offer."""
-    value = {
+    value: dict[str, Any] = {
         "model": model.to_dict(),
         "train": train.to_dict(),
         "seed": seed,
         "rounds": rounds,
     }
+    if columns:
+        value["columns"] = list(columns)
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -384,6 +405,7 @@ def load_node_config(path: Path) -> NodeConfig:
     config = parse_settings(path, text, NodeConfig)
     try:
         _check_policy_source(config, key_lines(text))
+        _check_node_numbers(config)
         check_endpoint(config.node.coordinator, "node.coordinator")
         policy, origin = config.policy, origin_of(path.name, text, "policy")
         to_policy(policy, origin)
@@ -403,6 +425,20 @@ def _check_policy_source(config: NodeConfig, lines: Mapping[tuple[str, ...], int
             f"line {lines['policy',]}: a table [policy] beside "
             f'node.policy = "{config.node.policy}" of line {lines["node", "policy"]}',
             hint=f"move what the table says into {config.node.policy}, and take the table out",
+        )
+
+
+def _check_node_numbers(config: NodeConfig) -> None:
+    """Refuse now what would be noticed when the run is over."""
+    if not 0.0 < config.detection.max_fpr < 1.0:
+        raise ConfigError(
+            f"detection.max_fpr is {config.detection.max_fpr}",
+            hint="use a rate between 0 and 1, such as 0.01",
+        )
+    if config.data.seed < 0 or config.data.window < 1:
+        raise ConfigError(
+            f"data.seed is {config.data.seed} and data.window {config.data.window}",
+            hint="use a seed of 0 or more, and a window of 1 or more",
         )
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -15,9 +17,10 @@ from numpy.typing import NDArray
 
 from fl_core.architectures import RUN_KINDS
 from fl_core.config import ModelConfig, TrainConfig
-from fl_core.data.dataset import DeviceData, drop_columns
+from fl_core.data.dataset import DeviceData
+from fl_core.data.extractor import FEATURE_NAMES
 from fl_core.data.series import window_layout
-from fl_core.data.sources import list_devices, load_device
+from fl_core.data.sources import BUILTIN, list_devices, load_device
 from fl_core.detector import Detector
 from fl_core.errors import DataError, ModelError
 from fl_core.evaluation import evaluate, evaluate_device, round_seed, site_number
@@ -32,6 +35,16 @@ from secagg.dp.sampler import sampler_for
 from secagg.dp.terms import DISCRETE_GAUSSIAN
 
 __all__ = ["Finished", "Learner", "exact_noise", "load_data", "load_public", "use_one_thread"]
+
+
+_TRAFFIC: Final = {
+    len(names): names
+    for names in (
+        FEATURE_NAMES,
+        tuple(name for name in FEATURE_NAMES if not name.startswith("HH_jit_")),
+    )
+}
+"""Columns that rows of N-BaIoT's width are taken to have where an offer names none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,29 +70,37 @@ def use_one_thread() -> None:
     use_one_blas_thread()
 
 
-def load_data(section: DataSection) -> DeviceData:
+def load_data(section: DataSection, folder: Path = Path()) -> DeviceData:
     """Load a node's rows as its configuration says.
+
+    Args:
+        section: The table [data].
+        folder: Of the file that it is in: a relative source is relative to it.
 
     Raises:
         DataError: with file, row, column and mend.
     """
-    device = section.device
+    device, source = section.device, section.source
+    if source != BUILTIN:
+        source = str(folder / source)
     if not device:
-        devices = list_devices(section.source)
+        devices = list_devices(source)
         if len(devices) != 1:
             raise DataError(
-                f"{section.source} has {len(devices)} devices and data.device names none",
+                f"{source} has {len(devices)} devices and data.device names none",
                 hint=f"set data.device to one of: {', '.join(devices)}",
             )
         device = devices[0]
-    data = load_device(section.source, device, seed=section.seed, window=section.window)
-    if section.name:
-        data = replace(data, device=section.name)
-    return drop_columns(data, section.drop) if section.drop else data
+    data = load_device(source, device, seed=section.seed, window=section.window, drop=section.drop)
+    return replace(data, device=section.name) if section.name else data
 
 
-def load_public(section: DataSection) -> PublicBank | None:
+def load_public(section: DataSection, folder: Path = Path()) -> PublicBank | None:
     """Load the public rows that a node's configuration names, if it names any.
+
+    Args:
+        section: The table [data].
+        folder: As of `load_data`.
 
     Raises:
         DataError: with file, row, column and mend.
@@ -87,7 +108,8 @@ def load_public(section: DataSection) -> PublicBank | None:
     """
     if not section.public:
         return None
-    data = load_data(msgspec.structs.replace(section, source=section.public, device="", name=""))
+    named = msgspec.structs.replace(section, source=section.public, device="", name="")
+    data = load_data(named, folder)
     return PublicBank.from_rows(data.feature_names, data.train)
 
 
@@ -232,29 +254,40 @@ class Learner:
             ModelError: the settings are out of range.
         """
         settings = parse_training(training)
-        self._check_columns(settings.model)
+        self._check_columns(settings.model, settings.columns)
         if settings.train.blocks:
             return settings
         blocks = blocks_for(self.data.feature_names)
         return replace(settings, train=replace(settings.train, blocks=blocks))
 
-    def _check_columns(self, model: ModelConfig) -> None:
-        have = len(self.data.feature_names)
-        if model.input_dim != have:
-            raise DataError(
-                f"the offered model takes {model.input_dim} features, this node has {have}",
-                hint="all nodes and [model] input_dim must agree on the columns (data.drop)",
-            )
-        _, length = window_layout(self.data.feature_names)
+    def _check_columns(self, model: ModelConfig, wanted: tuple[str, ...]) -> None:
+        names = self.data.feature_names
+        channels, length = window_layout(names)
         if model.window not in (1, length):  # L-37
             raise DataError(
                 f"the offered model takes windows of {model.window} time steps, this node's rows "
                 f"have {length}",
                 hint="all nodes' data.window and [model] window must agree",
             )
-        if model.window == 1 and model.kind in RUN_KINDS and is_misread(self.data.feature_names):
+        if model.input_dim != len(names):
             raise DataError(
-                f"a {model.kind} encoder takes {have} columns for the traffic statistics of "
+                f"the offered model takes {model.input_dim} features, this node has {len(names)}",
+                hint="all nodes and [model] input_dim must agree on the columns (data.drop)",
+            )
+        wanted = wanted or (_TRAFFIC.get(len(names), ()) if length == 1 else ())
+        if wanted and channels != wanted:  # S-23: the refusal tells no name of the node's own
+            pairs = zip(channels, wanted, strict=False)
+            shorter = min(len(channels), len(wanted))
+            odd = next((i for i, (own, other) in enumerate(pairs) if own != other), shorter)
+            named = repr(wanted[odd]) if odd < len(wanted) else "nothing"
+            raise DataError(
+                f"column {odd + 1} is {named} in the offer, and something else at this node",
+                hint="give all nodes the same columns in the same order (data.drop leaves some "
+                "out), and name them in [run] columns at the coordinator",
+            )
+        if model.window == 1 and model.kind in RUN_KINDS and is_misread(names):
+            raise DataError(
+                f"a {model.kind} encoder takes {len(names)} columns for the traffic statistics of "
                 "N-BaIoT, and this node's are others",
                 hint='take kind = "mlp", or other columns (data.drop)',
             )

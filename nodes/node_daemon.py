@@ -75,11 +75,11 @@ class NodeDaemon:
         self._state: Path = folder / config.node.state
         identity = self._members.identity
         self._learner = Learner(
-            load_data(config.data),
+            load_data(config.data, folder),
             identity.node_id,
             max_fpr=config.detection.max_fpr,
             baselines=config.detection.baselines,
-            public=load_public(config.data),
+            public=load_public(config.data, folder),
         )
         self._session: Participant
         self._waiter = Waiter()

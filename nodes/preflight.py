@@ -22,7 +22,7 @@ from nodes.config import (
 )
 from nodes.context import Membership, open_membership, unlock_from
 from nodes.coordinator_daemon import CHECKPOINT
-from nodes.learner import load_data
+from nodes.learner import load_data, load_public
 from nodes.ledger_checks import hub_ledger, last_offer, ledger_receipt, next_round, node_ledger
 from nodes.loop import clock, wall_clock
 from nodes.node_daemon import MEMORY
@@ -221,7 +221,8 @@ def _writable(folder: Path) -> None:
 
 
 def _data(config: NodeConfig) -> str:
-    data = load_data(config.data)
+    data = load_data(config.data, config.folder)
+    load_public(config.data, config.folder)
     return (
         f"{data.device}: {len(data.train)} training and {len(data.validation)} validation rows of "
         f"{len(data.feature_names)} features"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_core.data.dataset import DeviceData, Matrix, evenly
-from fl_core.data.table import count_rows, open_table, read_evenly
+from fl_core.data.table import SIDE_COLUMNS, count_rows, open_table, read_evenly
 from fl_core.errors import DataError
 
 __all__ = [
@@ -130,6 +130,13 @@ def feature_names(path: Path) -> tuple[str, ...]:
     names = open_table(path).features
     if not names:
         raise DataError(f"{path}: no feature column", hint="add columns of numbers")
+    odd = [name for name in names if name.lower() in SIDE_COLUMNS]
+    if odd:
+        raise DataError(
+            f"{path}: column {odd[0]!r} would count as a feature",
+            hint=f"write {odd[0].lower()!r} if it says that of a row, and give it another name if "
+            "it is a feature",
+        )
     return names
 
 

@@ -21,6 +21,7 @@ Series Anomaly Detection and Interpretation using Hierarchical Inter-Metric and 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_core.data.archive import read_arrays
-from fl_core.data.dataset import Matrix
+from fl_core.data.dataset import Matrix, kept_columns
 from fl_core.data.folders import feature_names
 from fl_core.data.series import Series
 from fl_core.data.table import BENIGN_LABELS, open_table
@@ -88,19 +89,23 @@ def load_series(root: Path, name: str) -> Series:
     return _read_experiment(path, name) if path.suffix == ".csv" else _read_server(path, name)
 
 
-def read_csv(path: Path, device: str) -> Series:
+def read_csv(path: Path, device: str, drop: Sequence[str] = ()) -> Series:
     """Read the rows of one device of a CSV in time order as a series (L-36).
 
     Args:
         path: A CSV with a header. Its column `device` picks the rows; without one all are taken.
         device: Name of the series.
+        drop: Shell patterns of columns to leave out; they are not read.
 
     Raises:
-        DataError: A cell is broken, or the device has no normal rows at its start.
+        DataError: A cell is broken, a pattern matches no column or all of them, or the device has
+            no normal rows at its start.
     """
     table = open_table(path)
     side = [column for column in ("device", "label") if column in table.columns]
-    block = table.read(feature_names(path), side=side)
+    every = feature_names(path)
+    channels = tuple(every[i] for i in kept_columns(every, drop, device))
+    block = table.read(channels, side=side)
     own = np.ones(len(block.values), dtype=np.bool_)
     if "device" in block.side:
         own = np.array(block.side["device"], dtype=np.str_) == device
@@ -117,7 +122,7 @@ def read_csv(path: Path, device: str) -> Series:
             f"{path}: device {device!r} has no normal rows at its start",
             hint="give rows in time order that start with benign ones",
         )
-    return Series(device, feature_names(path), values[:cut], values[cut:], labels[cut:])
+    return Series(device, channels, values[:cut], values[cut:], labels[cut:])
 
 
 # ------------------------------------------------------------------------------ layouts

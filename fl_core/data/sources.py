@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_core.data import archive, builtin, folders
-from fl_core.data.dataset import DeviceData, Matrix, drop_columns, evenly, thin
+from fl_core.data.dataset import DeviceData, Matrix, drop_columns, evenly, kept_columns, thin
 from fl_core.data.folders import benign_parts, feature_names
 from fl_core.data.series import Series, device_windows, drop_channels, pool
 from fl_core.data.series_files import list_groups, list_series, load_series, read_csv
@@ -104,6 +104,7 @@ def load_device(
     seed: int = 0,
     limit_rows: int | None = None,
     window: int = 1,
+    drop: Sequence[str] = (),
 ) -> DeviceData:
     """Load one device's data; rows of other devices are not kept in memory.
 
@@ -113,10 +114,12 @@ def load_device(
         seed: Seed of the simulator, and of the validation split where rows have no order.
         limit_rows: At most this many rows of each part, evenly spaced over time.
         window: Time steps in a row, oldest first; above 1 the source must be in time order.
+        drop: Shell patterns of columns to leave out; of a CSV whose rows stand alone they are not
+            read, so they may hold what they will.
 
     Raises:
-        DataError: The device is unknown, the source has no order for a window, or the data are
-            broken; says where and how to mend it.
+        DataError: The device is unknown, a pattern matches no column or all of them, the source has
+            no order for a window, or the data are broken; says where and how to mend it.
     """
     if limit_rows is not None and limit_rows < 1:
         raise DataError(f"limit_rows is {limit_rows}", hint="use at least 1, or no limit")
@@ -132,16 +135,18 @@ def load_device(
     if is_series_folder(source):
         names = groups.get(device, (device,))
         parts = [device_windows(load_series(path, name), window) for name in names]
-        return thin(pool(parts, device), limit_rows)
-    if window > 1:
-        return _load_windows(source, device, window, limit_rows)
-    if source == BUILTIN:
-        return builtin.build_device(device, seed=seed, limit_rows=limit_rows)
-    if path.suffix == ".npz":
-        return archive.load_device(path, device, seed=seed, limit_rows=limit_rows)
-    if path.is_dir():
-        return folders.load_device(path, device, limit_rows=limit_rows)
-    return _load_csv_device(path, device, limit_rows)
+        data = thin(pool(parts, device), limit_rows)
+    elif window > 1:
+        data = _load_windows(source, device, window, limit_rows)
+    elif source == BUILTIN:
+        data = builtin.build_device(device, seed=seed, limit_rows=limit_rows)
+    elif path.suffix == ".npz":
+        data = archive.load_device(path, device, seed=seed, limit_rows=limit_rows)
+    elif path.is_dir():
+        data = folders.load_device(path, device, limit_rows=limit_rows)
+    else:
+        return _load_csv_device(path, device, limit_rows, drop)
+    return drop_columns(data, drop)
 
 
 def is_series_folder(source: str) -> bool:
@@ -158,10 +163,10 @@ def load_devices(source: str, drop: Sequence[str] = (), *, seed: int = 0) -> lis
         seed: Draws validation rows where the source does not say which they are.
 
     Raises:
-        DataError: as `load_device` and `drop_columns`.
+        DataError: as `load_device`.
     """
     names = list_devices(source)
-    return [drop_columns(load_device(source, name, seed=seed), drop) for name in names]
+    return [load_device(source, name, seed=seed, drop=drop) for name in names]
 
 
 def load_all_series(source: str, drop: Sequence[str] = ()) -> tuple[Series, ...]:
@@ -179,7 +184,7 @@ def load_all_series(source: str, drop: Sequence[str] = ()) -> tuple[Series, ...]
     if is_series_folder(source):
         found = [load_series(Path(source), name) for name in names]
     else:
-        found = [read_csv(_in_order(source), name) for name in names]
+        return tuple(read_csv(_in_order(source), name, drop) for name in names)
     return tuple(drop_channels(each, drop) for each in found)
 
 
@@ -292,12 +297,18 @@ def _csv_devices(path: Path) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for block in table.blocks([], side=["device"]):
         found.update(dict.fromkeys(block.side["device"]))
+        if "" in found:
+            row = block.rows[block.side["device"].index("")]
+            raise DataError(
+                f"{path}: row {row}, column 'device' is empty",
+                hint="name the device, or remove the row",
+            )
     if not found:
         raise _no_rows(str(path))
     return tuple(found)
 
 
-def _load_csv_device(path: Path, device: str, limit: int | None) -> DeviceData:
+def _load_csv_device(path: Path, device: str, limit: int | None, drop: Sequence[str]) -> DeviceData:
     side = [column for column in ("device", "label") if column in open_table(path).columns]
     benign: list[int] = []
     attack: list[int] = []
@@ -321,7 +332,8 @@ def _load_csv_device(path: Path, device: str, limit: int | None) -> DeviceData:
     chosen = evenly(len(attack), limit)
     wanted.append(np.array(attack, dtype=np.intp)[chosen])
     rows = np.sort(np.concatenate(wanted))  # blocks come in file order
-    features = feature_names(path)
+    every = feature_names(path)
+    features = tuple(every[i] for i in kept_columns(every, drop, device))
     values = open_table(path).read(features, rows=rows.tolist()).values
     train, validation, test, attacks = (values[np.searchsorted(rows, part)] for part in wanted)
     return DeviceData(

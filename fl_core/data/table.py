@@ -307,7 +307,8 @@ def _number(cell: str, where: str, column: str) -> float:
         value = None
     if value is None or "_" in cell:
         raise DataError(
-            f"{where}: {cell[:40]!r} is not a number", hint="correct the cell, or remove the row"
+            f"{where}: {cell[:40]!r} is not a number",
+            hint="correct the cell, remove the row, or leave the column out (data.drop, --drop)",
         )
     if not math.isfinite(value):
         raise DataError(

@@ -22,6 +22,7 @@ class _TrainingBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     train: dict[str, Any]
     seed: int
     rounds: int
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Training:
     train: TrainConfig
     seed: int
     rounds: int
+    columns: tuple[str, ...] = ()
+    """Names that the columns of a node's rows have to have, in order; () where nobody said."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -46,7 +49,7 @@ def parse_training(data: bytes) -> Training:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"the training settings of the offer are malformed: {error}") from error
     model, train = ModelConfig.from_dict(body.model), TrainConfig.from_dict(body.train)
-    return Training(model, train, body.seed, body.rounds)
+    return Training(model, train, body.seed, body.rounds, body.columns)
 
 
 def settings_of(data: bytes) -> Training | None:

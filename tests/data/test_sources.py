@@ -5,7 +5,7 @@ import pytest
 
 from fl_core.data.folders import FLAT_NUMBERS
 from fl_core.data.profiles import PROFILES
-from fl_core.data.sources import list_devices, load_device
+from fl_core.data.sources import list_devices, load_all_series, load_device
 from fl_core.errors import DataError
 from tests.data.tables import SAMPLES, write_table
 
@@ -138,6 +138,33 @@ def test_plain_csv_with_device_and_label(tmp_path):
     assert first(pump.test_attack) == [37, 39]
     assert pump.attack_names.tolist() == ["leak", "attack"]
     assert load_device(str(path), "valve").attack_names.tolist() == ["drift"]
+
+
+@pytest.mark.req("F-21")
+def test_columns_that_are_left_out_are_not_read(tmp_path):
+    path = tmp_path / "site.csv"
+    rows = [f"{row},note {row},{-row}" for row in range(40)]
+    path.write_text("\n".join(["x,comment,y", *rows]))
+    with pytest.raises(DataError, match="column 'comment': 'note 0' is not a number") as caught:
+        load_device(str(path), "site")
+    assert "--drop" in caught.value.hint
+    assert load_device(str(path), "site", drop=("comm*",)).feature_names == ("x", "y")
+    (series,) = load_all_series(str(path), ("comment",))
+    assert series.channels == ("x", "y")
+    with pytest.raises(DataError, match="no column matches 'z'"):
+        load_device(str(path), "site", drop=("z",))
+
+
+@pytest.mark.req("F-20", "F-21")
+def test_an_empty_device_and_a_label_in_capitals_are_named(tmp_path):
+    path = tmp_path / "site.csv"
+    path.write_text("device,x\na,1\n\n,2\n")
+    with pytest.raises(DataError, match="row 2, column 'device' is empty"):
+        list_devices(str(path))
+    path.write_text("x,Label\n" + "1,0\n" * 40)
+    with pytest.raises(DataError, match="column 'Label' would count as a feature") as caught:
+        load_device(str(path), "site")
+    assert "'label'" in caught.value.hint
 
 
 def test_plain_csv_without_device_or_label(tmp_path):

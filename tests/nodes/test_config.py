@@ -108,6 +108,14 @@ def test_a_policy_that_hides_nobody_and_a_missing_table_are_refused(tmp_path: Pa
     path.write_text(node_toml({**NODE, "node": {**NODE["node"], "coordinator": "tcp://h:0"}}))
     with pytest.raises(ConfigError, match=r"node\.coordinator is"):
         load_node_config(path)
+    for max_fpr in (0.0, 1.0, -1.0, float("inf"), float("nan")):
+        path.write_text(node_toml({**NODE, "detection": {"max_fpr": max_fpr}}))
+        with pytest.raises(ConfigError, match=r"detection\.max_fpr is"):
+            load_node_config(path)
+    for odd in ({"seed": -1}, {"window": 0}):
+        path.write_text(node_toml({**NODE, "data": {**NODE["data"], **odd}}))
+        with pytest.raises(ConfigError, match=r"data\.seed is"):
+            load_node_config(path)
     path.write_text("[node]\nkeys = 'k'\nstate = 's'\ncoordinator = 'tcp://h:1'\n")
     with pytest.raises(ConfigError, match="missing required field `data`"):
         load_node_config(path)

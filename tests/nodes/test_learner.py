@@ -15,7 +15,7 @@ from fl_core.layouts import named_blocks
 from fl_core.parameters import initial_parameters
 from fl_core.training import LocalUpdate, train_local
 from nodes.config import DataSection, training_bytes
-from nodes.learner import Learner, load_data
+from nodes.learner import Learner, load_data, load_public
 from nodes.session.training_settings import parse_training
 from tests.support.federation import N_FEATURES, write_site
 from tests.support.training import small_settings
@@ -95,6 +95,45 @@ def test_moon_gets_the_last_parameters_of_the_same_run_and_of_no_other(
     assert given[2:] == [None, None, None]
 
 
+@pytest.mark.req("S-23")
+def test_columns_that_mean_something_else_are_refused(learner: Learner) -> None:
+    names, reference = learner.data.feature_names, np.zeros(MODEL.embedding_dim, np.float32)
+    learner.accept(training_bytes(MODEL, TRAIN, 0, 3, names), reference)
+    for wanted, odd in ((names[::-1], 1), ((*names[:3], "flow", *names[4:]), 4), (names[:3], 4)):
+        named = repr(wanted[odd - 1]) if odd <= len(wanted) else "nothing"
+        with pytest.raises(DataError, match=f"column {odd} is {named} in the offer") as caught:
+            learner.accept(training_bytes(MODEL, TRAIN, 0, 3, wanted), reference)
+        assert names[odd - 1] not in str(caught.value), "the node's own names stay its own"
+
+
+@pytest.mark.req("S-23")
+def test_rows_as_wide_as_n_baiots_have_to_be_its(tmp_path: Path) -> None:
+    data = load_data(DataSection(source="builtin", device="Danmini_Doorbell"))
+    model, train = ModelConfig(115, hidden=(8,), embedding_dim=4), replace(TRAIN, steps=1)
+    reference = np.zeros(4, dtype=np.float32)
+    Learner(data, "a", max_fpr=0.01).accept(training_bytes(model, train, 0, 3), reference)
+    turned = replace(data, feature_names=data.feature_names[::-1])
+    other = Learner(turned, "b", max_fpr=0.01)
+    with pytest.raises(DataError, match="column 1 is 'MI_dir_L5_weight' in the offer"):
+        other.accept(training_bytes(model, train, 0, 3), reference)
+    other.accept(training_bytes(model, train, 0, 3, turned.feature_names), reference)
+
+
+def test_relative_sources_are_relative_to_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    write_site(tmp_path / "pump.csv", seed=1)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    section = DataSection(source="../pump.csv", public="../pump.csv")
+    assert load_data(section, tmp_path / "site").device == "pump"
+    assert load_public(section, tmp_path / "site") is not None
+    with pytest.raises(DataError, match="no such file"):
+        load_data(DataSection(source="pump.csv"), tmp_path / "site")
+    assert load_data(DataSection(source=str(tmp_path / "pump.csv")), tmp_path / "site")
+
+
 @pytest.mark.req("L-54")
 @pytest.mark.parametrize("drop", ["MI_dir_*", "H_*", "HH_jit_*"])
 def test_runs_of_columns_follow_their_names_and_not_their_number(
@@ -112,11 +151,12 @@ def test_runs_of_columns_follow_their_names_and_not_their_number(
     model, train = ModelConfig(100, hidden=(8,), embedding_dim=4), replace(TRAIN, steps=1)
     learner, reference = Learner(data, "bell", max_fpr=0.01), np.zeros(4, dtype=np.float32)
     params = initial_parameters(model, 0)
-    learner.train(training_bytes(model, train, 0, 3), params, reference, 0, run=b"r" * 16)
+    offer = training_bytes(model, train, 0, 3, data.feature_names)
+    learner.train(offer, params, reference, 0, run=b"r" * 16)
     known = drop == "HH_jit_*"
     assert seen == [() if known else named_blocks(data.feature_names)]
     for kind in ("cnn", "gnn", "gat"):
-        offer = training_bytes(replace(model, kind=kind), train, 0, 3)
+        offer = training_bytes(replace(model, kind=kind), train, 0, 3, data.feature_names)
         if known:
             learner.accept(offer, reference)
             continue
