@@ -104,7 +104,7 @@ class ModelConfig(Settings):
     """Features in a row; 115 for the damped traffic statistics."""
 
     kind: str = "mlp"
-    """Encoder family, one of `ENCODER_KINDS`."""
+    """Encoder family: mlp, cnn, gnn, gat, or timefreq for windows of a series."""
 
     hidden: tuple[int, ...] = (128, 64)
     """Widths of the hidden layers, input side first: of convolutions for "cnn", of graph layers for

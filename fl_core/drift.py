@@ -178,6 +178,11 @@ class DriftMonitor:
         self._seen = 0
         self._drifting: set[str] = set()
 
+    @property
+    def seen(self) -> int:
+        """Scores taken so far."""
+        return self._seen
+
     def observe(self, scores: ArrayLike) -> list[DriftReport]:
         """Take the next scores in order, shape (n,); return what cannot be chance.
 

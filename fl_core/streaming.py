@@ -100,16 +100,17 @@ class DriftWatch:
     def observe(self, verdicts: Sequence[ScoredRow]) -> list[dict[str, Any]]:
         """Take the verdicts of a burst; return what is to be reported, JSON-ready.
 
-        Each report has `"event": "drift"`, and row and time of the device's last row in the burst.
+        Each report has `"event": "drift"`, and row and time of the row it was made at.
         """
         reports: list[dict[str, Any]] = []
         for device in dict.fromkeys(verdict.device for verdict in verdicts):
             monitor = self._monitor(device)
             if monitor is not None:
                 own = [verdict for verdict in verdicts if verdict.device == device]
-                at = {"row": own[-1].row, "time": own[-1].time}
-                found = monitor.observe(np.array([verdict.score for verdict in own]))
-                reports += [report.to_dict() | at for report in found]
+                first = monitor.seen + 1
+                for report in monitor.observe(np.array([verdict.score for verdict in own])):
+                    at = own[report.seen - first]
+                    reports.append(report.to_dict() | {"row": at.row, "time": at.time})
         return reports
 
     def _monitor(self, device: str) -> DriftMonitor | None:

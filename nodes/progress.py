@@ -176,7 +176,7 @@ def line_of(record: Record, view: RunView) -> str | None:
                 f"round {record['rounds_done']}/{record['rounds_total']} done: "
                 f"{len(record['contributors'])} nodes, {_learnt(record)}, "
                 f"{_weights_given(record)}, "
-                f"{human_bytes(received)} in, {human_bytes(sent)} out{cut and '; ' + cut}"
+                f"{human_bytes(received)} in, {human_bytes(sent)} out so far{cut and '; ' + cut}"
             )
         case "round.lost":
             return view.note

@@ -155,6 +155,14 @@ def test_every_device_of_a_stream_is_watched_by_itself(devices, detector):
     }  # fmt: skip
     assert report["row"] == 3 * report["time"]
     assert said == ["dev1: drift is not watched: the model has no reference scores: " + OLD]
+    whole = DriftWatch(detector, said.append)
+    (same,) = whole.observe(
+        [
+            ScoredRow(3 * i, float(i), "dev2", 0.5 * float(scores["dev2"][(i * 37) % 100]), 9.0)
+            for i in range(4000)
+        ]
+    )
+    assert same["row"] == 3 * (same["seen"] - 1) < 3 * 3999, "the row it was seen at"
 
 
 OLD = "an older version wrote it"

@@ -86,7 +86,7 @@ def test_plain_lines_tell_the_run() -> None:
     assert "d joined (4 of 4)" in lines
     assert "round 1/2: 4 nodes train, 3 needed" in lines
     assert "d left: silent" in lines
-    done = "round 1/2 done: 3 nodes, loss 1.2500, weight 0.500, 2.5 MB in, 1.0 kB out"
+    done = "round 1/2 done: 3 nodes, loss 1.2500, weight 0.500, 2.5 MB in, 1.0 kB out so far"
     assert done in lines
     assert "round 2 aborted: too_few_keys (1 nodes, 3 needed); nothing was released" in lines
     assert lines[-1] == "run complete"
