@@ -64,7 +64,8 @@ def _say(record: Record) -> None:
             line = f"warning: {record['reason']}"
         case "node.finished":
             line = f"finished: {record['detector']} and {record['report']} written; "
-            line += f"took part in {record['included']} of {record['rounds']} rounds since it was started"
+            taken = f"{record['included']} of {record['rounds']} rounds"
+            line += f"took part in {taken} since it was started"
         case _:
             return
     click.echo(line, err=True)
