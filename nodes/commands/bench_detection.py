@@ -178,8 +178,11 @@ class _Run:
 
         data, drop, every = self.data, self.settings["drop"], self.settings["every"]
         planted, max_fpr = self.settings["planted"], self.settings["max_fpr"]
-        first, *_ = list_devices(data, limit=1)
-        chosen = self._methods(drop_columns(load_device(data, first), drop).feature_names)
+        names = list_devices(data)
+        columns = drop_columns(load_device(data, names[0]), drop).feature_names
+        chosen = self._methods(columns, len(names))
+        if self.left_out:
+            _say_what_is_not_measured(chosen, len(names))
 
         def load(seed: int) -> Sequence[DeviceData]:
             devices = load_devices(data, drop, seed=seed)
@@ -205,10 +208,11 @@ class _Run:
 
         series = load_all_series(self.data, self.settings["drop"])
         window = self.recipe.window
-        chosen = self._methods(window_columns(series[0].channels, window))
+        groups = list(list_groups(Path(self.data)).values()) if self.settings["groups"] else ()
+        columns = window_columns(series[0].channels, window)
+        chosen = self._methods(columns, len(groups or series))
         seeds = range(self.settings["seeds"])
         max_fpr = self.settings["max_fpr"]
-        groups = list(list_groups(Path(self.data)).values()) if self.settings["groups"] else ()
         found = compare_series(
             chosen, series, window=window, seeds=seeds, max_fpr=max_fpr, groups=groups
         )
@@ -216,12 +220,29 @@ class _Run:
         text = f"{_caption(self.settings)}\n\n{markdown(results, SERIES_COLUMNS)}\n"
         return _series_facts(self.settings, results, len(chosen) * len(seeds)), text
 
-    def _methods(self, columns: Sequence[str]) -> list[Contender]:
-        rounds = self.settings["rounds"]
-        chosen = chosen_methods(self.recipe, rounds, self.only, columns, ablations=self.ablations)
+    def _methods(self, columns: Sequence[str], devices: int) -> list[Contender]:
+        chosen = chosen_methods(
+            self.recipe,
+            self.settings["rounds"],
+            self.only,
+            columns,
+            devices=devices,
+            ablations=self.ablations,
+        )
         if self.out:
             self.out.touch()  # better known now than after hours, if it cannot be written
         return chosen
+
+
+def _say_what_is_not_measured(chosen: Sequence[Contender], devices: int) -> None:
+    """Say for which methods too few devices remain once one of them is left out."""
+    short = [each.name for each in chosen if devices <= each.least]
+    if short:
+        whom = "" if len(short) == len(chosen) else f" of {'; '.join(short)}"
+        click.echo(
+            f"no figures{whom} with a device left out: there are too few devices ({devices})",
+            err=True,
+        )
 
 
 def _watched(found: Iterable[_Result], wanted: int, shown: tuple[str, str]) -> list[_Result]:

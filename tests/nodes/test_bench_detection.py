@@ -28,11 +28,9 @@ MODEL, TRAIN = small_settings(N_FEATURES)
 N_SITES = 3
 
 
-@pytest.fixture(scope="module")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sites")
+def write_sites(folder: Path, count: int) -> Path:
     lines: list[str] = []
-    for index in range(N_SITES):
+    for index in range(count):
         write_site(folder / f"{index}.csv", seed=index)
         header, *rows = (folder / f"{index}.csv").read_text().splitlines()
         if not lines:
@@ -40,6 +38,11 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines += [f"site-{index},{row}" for row in rows]
     (folder / "all.csv").write_text("\n".join(lines) + "\n")
     return folder / "all.csv"
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sites(tmp_path_factory.mktemp("sites"), N_SITES)
 
 
 def run(*arguments: str):
@@ -72,7 +75,9 @@ def test_the_bound_of_an_update_is_that_of_the_recipe(
 
     monkeypatch.setattr("nodes.rehearsal.simulate_training", seen)
     recipe = Recipe(config=TRAIN, update_bound=1e-3)
-    (masked,) = chosen_methods(recipe, 1, ["*masking"], devices[0].feature_names, ablations=False)
+    (masked,) = chosen_methods(
+        recipe, 1, ["*masking"], devices[0].feature_names, devices=N_SITES, ablations=False
+    )
     score = masked.fit(rows, 0).known(0)
     start = head_score(
         initial_parameters(recipe.model(N_FEATURES), 0), recipe.model(N_FEATURES), rows[0][0]
@@ -92,6 +97,41 @@ def test_the_command_prints_a_table_or_json(sites: Path, tmp_path: Path) -> None
     (result,) = facts["results"]
     assert set(result["devices"]) == {f"site-{index}" for index in range(N_SITES)}
     assert result["left_out"] == {}
+
+
+def test_of_one_device_nothing_is_left_out(tmp_path: Path) -> None:
+    data = str(write_sites(tmp_path, 1))
+    common = ("--data", data, "--seeds", "1", "--rounds", "1", "--only", "PCA*")
+    found = run(*common)
+    assert found.exit_code == 0, found.output
+    assert "– | – | – | – |" in found.stdout
+    assert found.stderr.count("no figures with a device left out") == 1
+    facts = json.loads(run(*common, "--json").stdout)
+    assert [result["left_out"] for result in facts["results"]] == [{}, {}]
+
+
+def test_training_by_the_protocol_is_left_out_where_devices_are_too_few(tmp_path: Path) -> None:
+    common = ("--data", str(write_sites(tmp_path, 2)), "--seeds", "1", "--rounds", "1")
+    found = run(*common, "--only", "PCA, alone", "--only", "*masking")
+    assert found.exit_code == 0, found.output
+    assert "left out: ours, under masking: the protocol takes 3 devices or more" in found.stderr
+    assert "| PCA, alone |" in found.stdout
+    alone = run(*common, "--only", "*masking")
+    assert isinstance(alone.exception, ConfigError)
+    assert "there are 2" in str(alone.exception)
+    assert "more devices" in alone.exception.hint
+    assert not alone.stdout
+    assert "left out" not in run(*common, "--only", "PCA, alone").stderr
+
+
+def test_training_by_the_protocol_has_no_figures_without_one_of_three(sites: Path) -> None:
+    common = ("--data", str(sites), "--seeds", "1", "--rounds", "1", "--json")
+    found = run(*common, "--only", "*masking", "--only", "PCA, alone")
+    assert found.exit_code == 0, found.output
+    assert "no figures of ours, under masking with a device left out" in found.stderr
+    alone, masked = json.loads(found.stdout)["results"]
+    assert set(masked["devices"]) == set(alone["left_out"]) == {"site-0", "site-1", "site-2"}
+    assert masked["left_out"] == masked["unknown"] == {}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +185,8 @@ def test_a_folder_of_experiments_is_one_device(tmp_path: Path) -> None:
     assert set(quality[0]) == {"valve1-0", "valve1-1", "other-1"}
     assert quality[0]["other-1"] == quality[1]["other-1"]  # alone in its folder
     assert quality[0]["valve1-0"] != quality[1]["valve1-0"]
+    few = run(*common, "--only", "*masking", "--groups")
+    assert "there are 2" in few.stderr  # groups, of three series
 
 
 def test_groups_need_folders_of_experiments(servers: Path) -> None:
