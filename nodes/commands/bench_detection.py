@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nodes.commands.bench_methods import chosen_methods
-from nodes.commands.options import json_option
+from nodes.commands.options import check_writable, json_option
 from secagg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -150,10 +150,12 @@ def command(
     }
     run = _Run(data, only, ablations, left_out, out, recipe, settings)
     facts, text = run.on_series() if series else run.on_rows()
-    if out:
-        with out.open("a") as file:
-            file.write(text + "\n")
-    click.echo(json.dumps(facts, indent=2) if as_json else text)
+    try:
+        click.echo(json.dumps(facts, indent=2) if as_json else text)
+    finally:  # neither a full disk nor a closed pipe takes the other copy with it
+        if out:
+            with out.open("a") as file:
+                file.write(text + "\n")
     if len(facts["results"]) < facts["wanted"]:
         raise click.exceptions.Exit(130)
 
@@ -229,8 +231,7 @@ class _Run:
             devices=devices,
             ablations=self.ablations,
         )
-        if self.out:
-            self.out.touch()  # better known now than after hours, if it cannot be written
+        check_writable(self.out)
         return chosen
 
 

@@ -16,6 +16,7 @@ from secagg.dp.terms import DISCRETE_GAUSSIAN, MECHANISMS
 from secagg.schemes import SCHEMES
 
 __all__ = [
+    "check_writable",
     "collusion_option",
     "combine",
     "config_option",
@@ -130,6 +131,22 @@ def set_up_logging(level: str) -> None:
     """Log to standard error from `level` up."""
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(level=level.upper(), format=form)
+
+
+def check_writable(out: Path | None) -> None:
+    """Fail before hours of work, not after, if the file for its result cannot be written.
+
+    What is in the file stays; a missing one is made.
+
+    Args:
+        out: A file; None if there will be none.
+
+    Raises:
+        OSError: it is a folder, or may not be written.
+    """
+    if out is not None:
+        with out.open("a"):
+            pass
 
 
 def combine(emitters: Sequence[Emit]) -> Emit:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nodes.commands.options import (
+    check_writable,
     collusion_option,
     json_option,
     privacy_options,
@@ -117,8 +118,7 @@ def command(
     """  # noqa: D301 - click reads the escape
     from nodes.rehearsal import build_simulation
 
-    if out:
-        out.touch()  # a file that cannot be written is better known before the run than after
+    check_writable(out)
     started = time.monotonic()
     privacy = privacy_table(unit, epsilon, delta)
     if epoch_rounds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -132,6 +133,39 @@ def test_training_by_the_protocol_has_no_figures_without_one_of_three(sites: Pat
     alone, masked = json.loads(found.stdout)["results"]
     assert set(masked["devices"]) == set(alone["left_out"]) == {"site-0", "site-1", "site-2"}
     assert masked["left_out"] == masked["unknown"] == {}
+
+
+def test_a_folder_is_no_file_for_the_table(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest, "compare", lambda *args, **options: pytest.fail("it has begun"))
+    found = run("--data", str(sites), "--only", "PCA, alone", "--out", str(tmp_path))
+    assert isinstance(found.exception, IsADirectoryError)
+    assert found.exception.filename == str(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["file", "stdout"])
+def test_a_table_that_cannot_be_written_to_one_place_is_in_the_other(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    whole, out = contest.compare, tmp_path / "table.md"
+
+    def then_it_breaks(*args, **options):
+        yield from whole(*args, **options)
+        if lost == "file":
+            out.unlink()
+            out.mkdir()
+        else:
+            monkeypatch.setattr("click.echo", broken)
+
+    def broken(*args, **options):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(contest, "compare", then_it_breaks)
+    common = ("--data", str(sites), "--seeds", "1", "--no-left-out", "--only", "PCA, alone")
+    found = run(*common, "--out", str(out))
+    assert isinstance(found.exception, OSError)
+    assert "| PCA, alone |" in (found.stdout if lost == "file" else out.read_text())
 
 
 @pytest.fixture(scope="module")
