@@ -105,7 +105,8 @@ def command(
     its threshold takes anyway; nobody trained on its rows. "No row of it known" is the least score
     that the other devices' heads give.
 
-    An interrupt ends it with a table of what is done, and status 130.
+    An interrupt ends it with a table of what is done, and status 130; a method that fails, with
+    such a table too, and its error.
 
     Of a folder of series (SKAB, ASD) rows are windows, every series is a device, and quality is
     that of the steps in time, without point adjustment.
@@ -149,20 +150,25 @@ def command(
         "max_fpr": max_fpr,
     }
     run = _Run(data, only, ablations, left_out, out, recipe, settings)
-    facts, text = run.on_series() if series else run.on_rows()
+    facts, text, fault = run.on_series() if series else run.on_rows()
     try:
         click.echo(json.dumps(facts, indent=2) if as_json else text)
     finally:  # neither a full disk nor a closed pipe takes the other copy with it
         if out:
             with out.open("a") as file:
                 file.write(text + "\n")
-    if len(facts["results"]) < facts["wanted"]:
+    if isinstance(fault, KeyboardInterrupt):
         raise click.exceptions.Exit(130)
+    if fault is not None:
+        raise fault
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One call of the command; both ways give facts for machines and a text for people."""
+    """One call of the command.
+
+    Both ways give facts for machines, a text for people, and what ended it before its time.
+    """
 
     data: str
     only: tuple[str, ...]
@@ -172,7 +178,7 @@ class _Run:
     recipe: Recipe
     settings: dict[str, Any]
 
-    def on_rows(self) -> tuple[dict[str, Any], str]:
+    def on_rows(self) -> tuple[dict[str, Any], str, BaseException | None]:
         from fl_core.contest import columns_of, compare, markdown, thin_out
         from fl_core.data.dataset import DeviceData, drop_columns
         from fl_core.data.sources import list_devices, load_device, load_devices
@@ -196,12 +202,13 @@ class _Run:
         found = compare(
             chosen, load, seeds=seeds, left_out=self.left_out, max_fpr=max_fpr, by_kind=planted
         )
-        results = _watched(found, len(chosen) * len(seeds), ("FPR at TPR 0.999", "fpr_at_tpr_999"))
+        shown = ("FPR at TPR 0.999", "fpr_at_tpr_999")
+        results, fault = _watched(found, len(chosen) * len(seeds), shown)
         table = markdown(results, columns_of(results))
         text = f"{_caption(self.settings)}\n\n{table}\n\n{_rates(results, max_fpr)}\n"
-        return _facts(self.settings, results, len(chosen) * len(seeds)), text
+        return _facts(self.settings, results, len(chosen) * len(seeds)), text, fault
 
-    def on_series(self) -> tuple[dict[str, Any], str]:
+    def on_series(self) -> tuple[dict[str, Any], str, BaseException | None]:
         from fl_core.contest import markdown
         from fl_core.data.series import window_columns
         from fl_core.data.series_files import list_groups
@@ -218,9 +225,9 @@ class _Run:
         found = compare_series(
             chosen, series, window=window, seeds=seeds, max_fpr=max_fpr, groups=groups
         )
-        results = _watched(found, len(chosen) * len(seeds), ("AUC-PR", "auc_pr"))
+        results, fault = _watched(found, len(chosen) * len(seeds), ("AUC-PR", "auc_pr"))
         text = f"{_caption(self.settings)}\n\n{markdown(results, SERIES_COLUMNS)}\n"
-        return _series_facts(self.settings, results, len(chosen) * len(seeds)), text
+        return _series_facts(self.settings, results, len(chosen) * len(seeds)), text, fault
 
     def _methods(self, columns: Sequence[str], devices: int) -> list[Contender]:
         chosen = chosen_methods(
@@ -246,9 +253,17 @@ def _say_what_is_not_measured(chosen: Sequence[Contender], devices: int) -> None
         )
 
 
-def _watched(found: Iterable[_Result], wanted: int, shown: tuple[str, str]) -> list[_Result]:
-    """Gather results as they come, and show how far it is; an interrupt keeps what there is."""
+def _watched(
+    found: Iterable[_Result], wanted: int, shown: tuple[str, str]
+) -> tuple[list[_Result], BaseException | None]:
+    """Gather results as they come, and show how far it is.
+
+    Returns:
+        The results, and the interrupt or the error that ended them, which is not to take them with
+        it; before the first one it is raised.
+    """
     results: list[_Result] = []
+    fault: BaseException | None = None
     title, column = shown
     with _progress() as progress:
         task = progress.add_task("", total=wanted)
@@ -259,12 +274,13 @@ def _watched(found: Iterable[_Result], wanted: int, shown: tuple[str, str]) -> l
                 if progress.disable:  # nobody watches: a log of hours tells where it is
                     place = f"{len(results)}/{wanted} {result.name}, seed {result.seed}"
                     click.echo(f"{place}: {title} {result.mean(column):.4f}", err=True)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Exception) as error:
             if not results:
                 raise
+            fault = error
     if len(results) < wanted:
         click.echo(f"stopped: the table has {len(results)} of {wanted} results", err=True)
-    return results
+    return results, fault
 
 
 def _progress() -> Progress:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from fl_core import contest
 from fl_core.contender_encoders import Recipe, head_score
 from fl_core.data.sources import load_device
-from fl_core.errors import DataError
+from fl_core.errors import DataError, ModelError
 from fl_core.federated import train_federated
 from fl_core.parameters import initial_parameters
 from nodes.cli import secagg
@@ -275,6 +275,44 @@ def test_an_interrupt_keeps_what_is_done(
     assert found.exit_code == 130
     assert "1 of 2 results" in found.stderr
     assert "| PCA, alone |" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DataError("too few rows"), ModelError("not finite"), ConfigError("min_nodes is 2")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_method_that_fails_does_not_take_the_others_figures_with_it(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    whole = contest.compare
+
+    def failing(*args, **options):
+        yield next(whole(*args, **options))
+        raise error
+
+    monkeypatch.setattr(contest, "compare", failing)
+    out = tmp_path / "table.md"
+    common = ("--data", str(sites), "--seeds", "2", "--no-left-out", "--only", "PCA, alone")
+    found = run(*common, "--out", str(out))
+    assert found.exception is error
+    assert "1 of 2 results" in found.stderr
+    assert "| PCA, alone |" in found.stdout
+    assert "| PCA, alone |" in out.read_text()
+
+
+def test_a_first_method_that_fails_leaves_no_table(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args, **options):
+        raise DataError("too few rows")
+        yield
+
+    monkeypatch.setattr(contest, "compare", failing)
+    found = run("--data", str(sites), "--only", "PCA, alone", "--out", str(tmp_path / "table.md"))
+    assert isinstance(found.exception, DataError)
+    assert not found.stdout
+    assert not (tmp_path / "table.md").read_text()
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
