@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -105,8 +107,8 @@ def command(
     its threshold takes anyway; nobody trained on its rows. "No row of it known" is the least score
     that the other devices' heads give.
 
-    An interrupt ends it with a table of what is done, and status 130; a method that fails, with
-    such a table too, and its error.
+    An interrupt or SIGTERM ends it with a table of what is done, and status 130; a method that
+    fails, with such a table too, and its error.
 
     Of a folder of series (SKAB, ASD) rows are windows, every series is a device, and quality is
     that of the steps in time, without point adjustment.
@@ -150,7 +152,8 @@ def command(
         "max_fpr": max_fpr,
     }
     run = _Run(data, only, ablations, left_out, out, recipe, settings)
-    facts, text, fault = run.on_series() if series else run.on_rows()
+    with _interrupted_by_sigterm():
+        facts, text, fault = run.on_series() if series else run.on_rows()
     try:
         click.echo(json.dumps(facts, indent=2) if as_json else text)
     finally:  # neither a full disk nor a closed pipe takes the other copy with it
@@ -281,6 +284,19 @@ def _watched(
     if len(results) < wanted:
         click.echo(f"stopped: the table has {len(results)} of {wanted} results", err=True)
     return results, fault
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM too: what ends a job says it so, and may want the table.
+
+    SIGHUP stays as it is, since `nohup` has it ignored.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _progress() -> Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,29 @@ def test_an_interrupt_keeps_what_is_done(
     assert found.exit_code == 130
     assert "1 of 2 results" in found.stderr
     assert "| PCA, alone |" in out.read_text()
+
+
+def test_sigterm_is_an_interrupt_while_it_runs(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = contest.compare
+
+    def ended(*args, **options):
+        yield next(whole(*args, **options))
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("it goes on")
+
+    monkeypatch.setattr(contest, "compare", ended)
+    common = ("--data", str(sites), "--seeds", "2", "--no-left-out", "--only", "PCA, alone")
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        found = run(*common)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert found.exit_code == 130
+    assert "1 of 2 results" in found.stderr
+    assert "| PCA, alone |" in found.stdout
 
 
 @pytest.mark.parametrize(
