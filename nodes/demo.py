@@ -383,7 +383,7 @@ def _summary(
             "coordinator": over["peak_memory_mb"],
             "largest_node": max(report["peak_memory_mb"] for report in reports.values()),
         },
-        "mean": mean_quality(qualities) if all(qualities) else {},
+        "mean": mean_quality([each for each in qualities if each]),  # of those with attack rows
         "devices": {report["device"]: report["quality"] for report in reports.values()},
         "nodes": reports,
     }

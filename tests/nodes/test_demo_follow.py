@@ -1,4 +1,4 @@
-"""What `secagg demo` does while the run goes on."""
+"""What `secagg demo` does while the run goes on, and how it sums up."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from nodes.demo import DemoPlan, _follow, _needed
+from fl_core.metrics import quality
+from nodes.demo import DemoPlan, _follow, _needed, _summary
 from nodes.templates import coordinator_toml
 from secagg.errors import ConfigError
 
@@ -87,3 +89,20 @@ def test_what_is_needed_is_what_the_coordinator_asks_for(tmp_path: Path) -> None
     (tmp_path / "coordinator.toml").write_text(coordinator_toml({**values, "run": run}))
     assert _needed(DemoPlan(tmp_path, nodes=9)) == 6
     assert _needed(DemoPlan(tmp_path, nodes=40)) > 6  # to hide among those who may collude
+
+
+def test_the_mean_is_of_the_devices_that_have_attack_rows(tmp_path: Path) -> None:
+    def report(device: str, found: dict[str, Any]) -> dict[str, Any]:
+        sent = {"bytes_sent_per_round": 1, "bytes_received_per_round": 1, "peak_memory_mb": 1.0}
+        return {"device": device, "quality": found, **sent}
+
+    measured = {
+        name: {"federated": quality(np.zeros(4), np.full(2, high), 0.5).to_dict()}
+        for name, high in (("a", 1.0), ("b", 0.0))
+    }
+    reports = {name: report(name, measured.get(name, {})) for name in ("a", "b", "c")}
+    over = {"peak_memory_mb": 1.0}
+    found = _summary(DemoPlan(tmp_path), over, reports, 1.0)
+    assert found["mean"]["federated"]["recall"] == 0.5
+    assert found["devices"] == {**measured, "c": {}}
+    assert _summary(DemoPlan(tmp_path), over, {"c": reports["c"]}, 1.0)["mean"] == {}
