@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nodes.commands.bench_methods import chosen_methods
-from nodes.commands.options import check_writable, json_option
+from nodes.commands.options import NumberRange, check_writable, json_option
 from secagg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _Result = TypeVar("_Result", "Result", "SeriesResult")
     "--max-fpr",
     default=0.01,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=NumberRange(0, 1, min_open=True, max_open=True),
     help="False-positive rate that thresholds are set for.",
 )
 @click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from secagg.dp.terms import DISCRETE_GAUSSIAN, MECHANISMS
 from secagg.schemes import SCHEMES
 
 __all__ = [
+    "NumberRange",
     "check_writable",
     "collusion_option",
     "combine",
@@ -35,6 +37,20 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers; `nan`, which no comparison with a bound catches, is in none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail as a wrong command line does."""
+        found: float = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return found
+
 
 config_option = click.option(
     "--config",
@@ -70,14 +86,14 @@ epsilon_option = click.option(
     "--epsilon",
     default=8.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, min_open=True),
     help="Privacy budget of all rounds together.",
 )
 delta_option = click.option(
     "--delta",
     default=1e-5,
     show_default=True,
-    type=click.FloatRange(0, 0.1, min_open=True),
+    type=NumberRange(0, 0.1, min_open=True),
     help="Probability with which the budget's bound may fail.",
 )
 private_scheme_option = click.option(
@@ -98,7 +114,7 @@ collusion_option = click.option(
     "--collusion",
     default=DEFAULT_COLLUSION,
     show_default=True,
-    type=click.FloatRange(0, 0.5, max_open=True),
+    type=NumberRange(0, 0.5, max_open=True),
     help="Fraction of the nodes that may collude; with few, large fleets get a sparse graph.",
 )
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nodes.commands.options import (
+    NumberRange,
     check_writable,
     collusion_option,
     json_option,
@@ -42,7 +43,7 @@ __all__ = ["command"]
     "--dropout",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=NumberRange(0, 1),
     help="Probability that a node crashes in a round, at a random exchange; it comes back after.",
 )
 @click.option(
@@ -72,7 +73,7 @@ __all__ = ["command"]
     "--tolerance",
     default=DEFAULT_DROPOUT,
     show_default="a third",
-    type=click.FloatRange(0, 0.5, max_open=True),
+    type=NumberRange(0, 0.5, max_open=True),
     help="Fraction of the nodes that a round may lose and still end with a sum.",
 )
 @collusion_option
