@@ -59,6 +59,8 @@ class Contender:
     name: str
     fit: Callable[[Rows, int], Fitted]
     """Rows of the devices and a seed to what was trained on them."""
+    least: int = 1
+    """Devices that it takes to train it."""
 
 
 def training_rows(rows: Rows) -> list[NDArray[np.float64]]:

@@ -75,7 +75,8 @@ class Result:
     devices: Mapping[str, DetectionQuality] = field(repr=False)
     """Device to its quality."""
     left_out: Mapping[str, float] = field(repr=False)
-    """Device to the FPR at TPR 0.999 when the others alone were trained on; empty if not asked."""
+    """Device to the FPR at TPR 0.999 when the others alone were trained on; empty if not asked
+    or if they are too few."""
     traffic: float | None
     """Bytes that a node sent a round."""
     kinds: Mapping[str, float] = field(default_factory=dict, repr=False)
@@ -131,6 +132,7 @@ def compare(
         seeds: One run each.
         left_out: Also train without each device in turn, and score it by a head on its validation
             rows: the benign rows that its threshold takes anyway; and by the others' heads alone.
+            Not measured of a contender that takes more devices than are left.
         max_fpr: Rate that thresholds are set for.
         by_kind: Also measure each kind of attack for itself.
 
@@ -237,7 +239,8 @@ def _measure(
             kinds.setdefault(kind, []).append(quality(benign, own, threshold).auc)
     strangers: dict[str, float] = {}
     unknown: dict[str, float] = {}
-    for index, device in enumerate(devices if left_out else ()):
+    enough = len(devices) > contender.least
+    for index, device in enumerate(devices if left_out and enough else ()):
         others = [*devices[:index], *devices[index + 1 :]]  # L-72
         trained = contender.fit(_rows(others), seed)
         strangers[device.device] = _fpr(trained.unseen(device.validation), device)

@@ -22,6 +22,7 @@ from fl_core.data.sources import BUILTIN, list_devices, load_device
 from fl_core.detector import Detector
 from fl_core.evaluation import DetectionQuality, mean_quality
 from keys import provision
+from nodes.config import load_coordinator_config
 from nodes.node_daemon import DETECTOR, REPORT
 from nodes.store import write_json
 from nodes.supervisor import Fleet, Worker
@@ -33,6 +34,7 @@ from secagg.schemes import scheme_named
 __all__ = ["DemoPlan", "DemoResult", "free_folder", "run_demo"]
 
 COORDINATOR_ID: Final = "coordinator"
+_COORDINATOR_TOML: Final = "coordinator.toml"
 _START_TIMEOUT: Final = 60.0
 _REPORT_TIMEOUT: Final = 600.0
 
@@ -137,7 +139,7 @@ def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
         listening = _next_record(coordinator, _START_TIMEOUT)
         emit(listening)
         nodes = [_start_node(plan, fleet, site, listening["endpoint"]) for site in sites]
-        over, weights = _follow(coordinator, nodes, emit)
+        over, weights = _follow(coordinator, nodes, _needed(plan), emit)
         reports = _await_reports(plan, nodes, sites, emit)
     report = _summary(plan, over, reports, time.monotonic() - started)
     if plan.weights == "coordinator":
@@ -212,10 +214,16 @@ def _start_coordinator(plan: DemoPlan, fleet: Fleet, width: int) -> Worker:
     }
     for table, changes in plan.settings.items():
         values[table] = {**values.get(table, {}), **changes}
-    path = plan.folder / "coordinator.toml"
+    path = plan.folder / _COORDINATOR_TOML
     path.write_text(coordinator_toml(values))
     arguments = ["coordinator", "--config", str(path), "--events", "-"]
     return fleet.start(COORDINATOR_ID, arguments, plan.folder / "logs/coordinator.log", events=True)
+
+
+def _needed(plan: DemoPlan) -> int:
+    """Return the fewest nodes that the coordinator starts a round with."""
+    config = load_coordinator_config(plan.folder / _COORDINATOR_TOML)
+    return config.plan().least_cohort(plan.nodes)
 
 
 def _start_node(plan: DemoPlan, fleet: Fleet, site: _Site, endpoint: str) -> Worker:
@@ -266,26 +274,40 @@ def _next_record(coordinator: Worker, seconds: float) -> Record:
 
 
 def _follow(
-    coordinator: Worker, nodes: Sequence[Worker], emit: Emit
+    coordinator: Worker, nodes: Sequence[Worker], needed: int, emit: Emit
 ) -> tuple[Record, dict[str, int]]:
     """Pass the coordinator's records on until the run is over.
 
+    Args:
+        coordinator: Whose records.
+        nodes: All that were started; nobody starts one again.
+        needed: Nodes that a round starts with at least.
+        emit: Gets the records, and one for each node that died.
+
     Returns:
         The last record, and what the contributors of the last round were weighed by.
+
+    Raises:
+        ConfigError: the coordinator died, or so many nodes that it would wait for them in vain.
+        RunIncompleteError: the run ended without all its rounds.
     """
-    mourned: set[str] = set()
+    mourned: dict[str, str] = {}
     weights: dict[str, int] = {}
+    last_round = False  # it may end without those who have given their part
     while True:
         try:
             record = coordinator.records.get(timeout=0.5)
         except queue.Empty:
             for node in nodes:
                 if not node.running and node.process.returncode and node.name not in mourned:
-                    mourned.add(node.name)
-                    emit({"event": "node.died", "node": node.name, "log": node.log_tail(2)})
-            if len(mourned) == len(nodes):  # the coordinator would wait for them
+                    mourned[node.name] = _last_words(node)
+                    emit({"event": "node.died", "node": node.name, "log": mourned[node.name]})
+            left = len(nodes) - len(mourned)
+            if left < (1 if last_round else needed):  # the coordinator would wait for them
+                said = "\n".join(f"{name}: {log}" for name, log in mourned.items())
                 raise ConfigError(
-                    f"every node ended unexpectedly, the last saying: {nodes[-1].log_tail(2)}",
+                    f"{len(mourned)} of {len(nodes)} nodes ended unexpectedly, {left} are left and "
+                    f"{needed} are needed; they said\n{said}",
                     hint=f"their logs are in {nodes[-1].log.parent}",
                 ) from None
             continue
@@ -295,6 +317,10 @@ def _follow(
                 hint=f"its log is {coordinator.log}",
             )
         emit(record)
+        if record["event"] == "round.started":
+            last_round = record["rounds_done"] + 1 == record["rounds_total"]
+        if record["event"] == "round.lost":
+            last_round = False
         if record["event"] == "round.done":
             weights = dict(zip(record["contributors"], record["weights"], strict=True))
         if record["event"] == "run.over":
@@ -303,6 +329,12 @@ def _follow(
                     record["reason"], done=record["rounds_done"], wanted=record["rounds_total"]
                 )
             return record, weights
+
+
+def _last_words(node: Worker) -> str:
+    """Say what a dead node ended with; one that was killed has not logged why."""
+    code = node.process.returncode
+    return (f"killed by signal {-code}; " if code < 0 else "") + node.log_tail(2)
 
 
 def _await_reports(
@@ -351,7 +383,7 @@ def _summary(
             "coordinator": over["peak_memory_mb"],
             "largest_node": max(report["peak_memory_mb"] for report in reports.values()),
         },
-        "mean": mean_quality(qualities) if all(qualities) else {},
+        "mean": mean_quality([each for each in qualities if each]),  # of those with attack rows
         "devices": {report["device"]: report["quality"] for report in reports.values()},
         "nodes": reports,
     }

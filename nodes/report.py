@@ -26,7 +26,7 @@ def print_quality(
     mean: Mapping[str, Mapping[str, Any]],
     stream: TextIO,
 ) -> None:
-    """Print one block of rows a device and one for the mean over devices."""
+    """Print one block of rows a device and one for the mean over those with attack rows."""
     if not any(devices.values()):
         stream.write("no device has attack rows to measure detection on\n")
         return
@@ -42,6 +42,8 @@ def print_quality(
             cells = [f"{row[key]:.4f}" for key in _COLUMNS.values()]
             table.add_row(label, _NAMES.get(method, method), *cells, style=style)
             label = ""
+        if not methods:
+            table.add_row(name, "no attack rows to test on", *["–"] * len(_COLUMNS), style="dim")
         table.add_section()
     console = Console(file=stream)
     if not console.is_terminal:

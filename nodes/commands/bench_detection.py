@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nodes.commands.bench_methods import chosen_methods
-from nodes.commands.options import json_option
+from nodes.commands.options import NumberRange, check_writable, json_option
 from secagg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ _Result = TypeVar("_Result", "Result", "SeriesResult")
     "--max-fpr",
     default=0.01,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=NumberRange(0, 1, min_open=True, max_open=True),
     help="False-positive rate that thresholds are set for.",
 )
 @click.option(
@@ -105,7 +107,8 @@ def command(
     its threshold takes anyway; nobody trained on its rows. "No row of it known" is the least score
     that the other devices' heads give.
 
-    An interrupt ends it with a table of what is done, and status 130.
+    An interrupt or SIGTERM ends it with a table of what is done, and status 130; a method that
+    fails, with such a table too, and its error.
 
     Of a folder of series (SKAB, ASD) rows are windows, every series is a device, and quality is
     that of the steps in time, without point adjustment.
@@ -149,18 +152,26 @@ def command(
         "max_fpr": max_fpr,
     }
     run = _Run(data, only, ablations, left_out, out, recipe, settings)
-    facts, text = run.on_series() if series else run.on_rows()
-    if out:
-        with out.open("a") as file:
-            file.write(text + "\n")
-    click.echo(json.dumps(facts, indent=2) if as_json else text)
-    if len(facts["results"]) < facts["wanted"]:
+    with _interrupted_by_sigterm():
+        facts, text, fault = run.on_series() if series else run.on_rows()
+    try:
+        click.echo(json.dumps(facts, indent=2) if as_json else text)
+    finally:  # neither a full disk nor a closed pipe takes the other copy with it
+        if out:
+            with out.open("a") as file:
+                file.write(text + "\n")
+    if isinstance(fault, KeyboardInterrupt):
         raise click.exceptions.Exit(130)
+    if fault is not None:
+        raise fault
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One call of the command; both ways give facts for machines and a text for people."""
+    """One call of the command.
+
+    Both ways give facts for machines, a text for people, and what ended it before its time.
+    """
 
     data: str
     only: tuple[str, ...]
@@ -170,7 +181,7 @@ class _Run:
     recipe: Recipe
     settings: dict[str, Any]
 
-    def on_rows(self) -> tuple[dict[str, Any], str]:
+    def on_rows(self) -> tuple[dict[str, Any], str, BaseException | None]:
         from fl_core.contest import columns_of, compare, markdown, thin_out
         from fl_core.data.dataset import DeviceData, drop_columns
         from fl_core.data.sources import list_devices, load_device, load_devices
@@ -178,8 +189,11 @@ class _Run:
 
         data, drop, every = self.data, self.settings["drop"], self.settings["every"]
         planted, max_fpr = self.settings["planted"], self.settings["max_fpr"]
-        first, *_ = list_devices(data, limit=1)
-        chosen = self._methods(drop_columns(load_device(data, first), drop).feature_names)
+        names = list_devices(data)
+        columns = drop_columns(load_device(data, names[0]), drop).feature_names
+        chosen = self._methods(columns, len(names))
+        if self.left_out:
+            _say_what_is_not_measured(chosen, len(names))
 
         def load(seed: int) -> Sequence[DeviceData]:
             devices = load_devices(data, drop, seed=seed)
@@ -191,12 +205,13 @@ class _Run:
         found = compare(
             chosen, load, seeds=seeds, left_out=self.left_out, max_fpr=max_fpr, by_kind=planted
         )
-        results = _watched(found, len(chosen) * len(seeds), ("FPR at TPR 0.999", "fpr_at_tpr_999"))
+        shown = ("FPR at TPR 0.999", "fpr_at_tpr_999")
+        results, fault = _watched(found, len(chosen) * len(seeds), shown)
         table = markdown(results, columns_of(results))
         text = f"{_caption(self.settings)}\n\n{table}\n\n{_rates(results, max_fpr)}\n"
-        return _facts(self.settings, results, len(chosen) * len(seeds)), text
+        return _facts(self.settings, results, len(chosen) * len(seeds)), text, fault
 
-    def on_series(self) -> tuple[dict[str, Any], str]:
+    def on_series(self) -> tuple[dict[str, Any], str, BaseException | None]:
         from fl_core.contest import markdown
         from fl_core.data.series import window_columns
         from fl_core.data.series_files import list_groups
@@ -205,28 +220,53 @@ class _Run:
 
         series = load_all_series(self.data, self.settings["drop"])
         window = self.recipe.window
-        chosen = self._methods(window_columns(series[0].channels, window))
+        groups = list(list_groups(Path(self.data)).values()) if self.settings["groups"] else ()
+        columns = window_columns(series[0].channels, window)
+        chosen = self._methods(columns, len(groups or series))
         seeds = range(self.settings["seeds"])
         max_fpr = self.settings["max_fpr"]
-        groups = list(list_groups(Path(self.data)).values()) if self.settings["groups"] else ()
         found = compare_series(
             chosen, series, window=window, seeds=seeds, max_fpr=max_fpr, groups=groups
         )
-        results = _watched(found, len(chosen) * len(seeds), ("AUC-PR", "auc_pr"))
+        results, fault = _watched(found, len(chosen) * len(seeds), ("AUC-PR", "auc_pr"))
         text = f"{_caption(self.settings)}\n\n{markdown(results, SERIES_COLUMNS)}\n"
-        return _series_facts(self.settings, results, len(chosen) * len(seeds)), text
+        return _series_facts(self.settings, results, len(chosen) * len(seeds)), text, fault
 
-    def _methods(self, columns: Sequence[str]) -> list[Contender]:
-        rounds = self.settings["rounds"]
-        chosen = chosen_methods(self.recipe, rounds, self.only, columns, ablations=self.ablations)
-        if self.out:
-            self.out.touch()  # better known now than after hours, if it cannot be written
+    def _methods(self, columns: Sequence[str], devices: int) -> list[Contender]:
+        chosen = chosen_methods(
+            self.recipe,
+            self.settings["rounds"],
+            self.only,
+            columns,
+            devices=devices,
+            ablations=self.ablations,
+        )
+        check_writable(self.out)
         return chosen
 
 
-def _watched(found: Iterable[_Result], wanted: int, shown: tuple[str, str]) -> list[_Result]:
-    """Gather results as they come, and show how far it is; an interrupt keeps what there is."""
+def _say_what_is_not_measured(chosen: Sequence[Contender], devices: int) -> None:
+    """Say for which methods too few devices remain once one of them is left out."""
+    short = [each.name for each in chosen if devices <= each.least]
+    if short:
+        whom = "" if len(short) == len(chosen) else f" of {'; '.join(short)}"
+        click.echo(
+            f"no figures{whom} with a device left out: there are too few devices ({devices})",
+            err=True,
+        )
+
+
+def _watched(
+    found: Iterable[_Result], wanted: int, shown: tuple[str, str]
+) -> tuple[list[_Result], BaseException | None]:
+    """Gather results as they come, and show how far it is.
+
+    Returns:
+        The results, and the interrupt or the error that ended them, which is not to take them with
+        it; before the first one it is raised.
+    """
     results: list[_Result] = []
+    fault: BaseException | None = None
     title, column = shown
     with _progress() as progress:
         task = progress.add_task("", total=wanted)
@@ -237,12 +277,26 @@ def _watched(found: Iterable[_Result], wanted: int, shown: tuple[str, str]) -> l
                 if progress.disable:  # nobody watches: a log of hours tells where it is
                     place = f"{len(results)}/{wanted} {result.name}, seed {result.seed}"
                     click.echo(f"{place}: {title} {result.mean(column):.4f}", err=True)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Exception) as error:
             if not results:
                 raise
+            fault = error
     if len(results) < wanted:
         click.echo(f"stopped: the table has {len(results)} of {wanted} results", err=True)
-    return results
+    return results, fault
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM too: what ends a job says it so, and may want the table.
+
+    SIGHUP stays as it is, since `nohup` has it ignored.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _progress() -> Progress:

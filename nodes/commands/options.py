@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from secagg.dp.terms import DISCRETE_GAUSSIAN, MECHANISMS
 from secagg.schemes import SCHEMES
 
 __all__ = [
+    "NumberRange",
+    "check_writable",
     "collusion_option",
     "combine",
     "config_option",
@@ -34,6 +37,20 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers; `nan`, which no comparison with a bound catches, is in none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or fail as a wrong command line does."""
+        found: float = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return found
+
 
 config_option = click.option(
     "--config",
@@ -69,14 +86,14 @@ epsilon_option = click.option(
     "--epsilon",
     default=8.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, min_open=True),
     help="Privacy budget of all rounds together.",
 )
 delta_option = click.option(
     "--delta",
     default=1e-5,
     show_default=True,
-    type=click.FloatRange(0, 0.1, min_open=True),
+    type=NumberRange(0, 0.1, min_open=True),
     help="Probability with which the budget's bound may fail.",
 )
 private_scheme_option = click.option(
@@ -97,7 +114,7 @@ collusion_option = click.option(
     "--collusion",
     default=DEFAULT_COLLUSION,
     show_default=True,
-    type=click.FloatRange(0, 0.5, max_open=True),
+    type=NumberRange(0, 0.5, max_open=True),
     help="Fraction of the nodes that may collude; with few, large fleets get a sparse graph.",
 )
 
@@ -130,6 +147,22 @@ def set_up_logging(level: str) -> None:
     """Log to standard error from `level` up."""
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(level=level.upper(), format=form)
+
+
+def check_writable(out: Path | None) -> None:
+    """Fail before hours of work, not after, if the file for its result cannot be written.
+
+    What is in the file stays; a missing one is made.
+
+    Args:
+        out: A file; None if there will be none.
+
+    Raises:
+        OSError: it is a folder, or may not be written.
+    """
+    if out is not None:
+        with out.open("a"):
+            pass
 
 
 def combine(emitters: Sequence[Emit]) -> Emit:

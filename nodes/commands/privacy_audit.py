@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from nodes.commands.options import (
+    NumberRange,
     delta_option,
     epsilon_option,
     json_option,
@@ -58,7 +59,7 @@ _LABEL: Final = 14
     "--dropout",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0, 0.1),
+    type=NumberRange(0, 0.1),
     help="Probability that a node crashes in a round.",
 )
 @seed_option

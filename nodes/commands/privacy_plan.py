@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nodes.commands.options import (
+    NumberRange,
     collusion_option,
     delta_option,
     epsilon_option,
@@ -65,7 +66,7 @@ _WIDTH: Final = 100
     "--clip",
     default=1.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, min_open=True),
     help="Greatest L2 norm of what one node contributes.",
 )
 @click.option(
@@ -81,7 +82,7 @@ _WIDTH: Final = 100
     "--dropout",
     default=DEFAULT_DROPOUT,
     show_default="a third",
-    type=click.FloatRange(0, 0.5, max_open=True),
+    type=NumberRange(0, 0.5, max_open=True),
     help="Fraction that may drop out.",
 )
 @collusion_option
@@ -89,7 +90,7 @@ _WIDTH: Final = 100
     "--sampling-rate",
     default=0.05,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
+    type=NumberRange(0, 1, min_open=True),
     help="Unit record: probability of a row to be in a step's batch.",
 )
 @click.option(

@@ -19,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nodes.commands.options import NumberRange
 from nodes.privacy_ledger import LEDGER, LedgerReading, read_ledger
 from secagg.dp.accountant import epsilon_of
 from secagg.dp.events import (
@@ -67,13 +68,13 @@ class _Fold:
     "--delta",
     default=1e-5,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=NumberRange(0, 1, min_open=True, max_open=True),
     help="Probability with which the bound may fail.",
 )
 @click.option(
     "--epsilon",
     "budget",
-    type=click.FloatRange(0, min_open=True),
+    type=NumberRange(0, min_open=True),
     help="Budget, to print what is left of it.",
 )
 @click.option("--all", "unfold", is_flag=True, help="A line for every round, none folded.")

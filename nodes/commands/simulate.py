@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nodes.commands.options import (
+    NumberRange,
+    check_writable,
     collusion_option,
     json_option,
     privacy_options,
@@ -41,7 +43,7 @@ __all__ = ["command"]
     "--dropout",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=NumberRange(0, 1),
     help="Probability that a node crashes in a round, at a random exchange; it comes back after.",
 )
 @click.option(
@@ -71,7 +73,7 @@ __all__ = ["command"]
     "--tolerance",
     default=DEFAULT_DROPOUT,
     show_default="a third",
-    type=click.FloatRange(0, 0.5, max_open=True),
+    type=NumberRange(0, 0.5, max_open=True),
     help="Fraction of the nodes that a round may lose and still end with a sum.",
 )
 @collusion_option
@@ -117,8 +119,7 @@ def command(
     """  # noqa: D301 - click reads the escape
     from nodes.rehearsal import build_simulation
 
-    if out:
-        out.touch()  # a file that cannot be written is better known before the run than after
+    check_writable(out)
     started = time.monotonic()
     privacy = privacy_table(unit, epsilon, delta)
     if epoch_rounds:

@@ -20,7 +20,7 @@ from secagg.schemes import scheme_named
 from secagg.types import MAX_COHORT
 from secagg.wire.messages import MAX_CHUNK
 
-__all__ = ["HEAVIEST", "WEIGHT_MODES", "RunPlan"]
+__all__ = ["HEAVIEST", "MIN_NODES", "WEIGHT_MODES", "RunPlan"]
 
 WEIGHT_MODES: Final = ("private", "coordinator")
 """Who applies the consistency weight: the node, before it encrypts or masks, or the coordinator,
@@ -28,6 +28,9 @@ which is told the distance instead and multiplies ciphertexts."""
 
 HEAVIEST: Final = 3
 """Greatest weight that a coordinator gives; 2 where 3 costs too much (`affordable_weight`)."""
+
+MIN_NODES: Final = 3
+"""Fewest nodes of any round: with two, each knows the other's input from the sum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +150,10 @@ class RunPlan:
         _check_weights(self)
         _check_privacy(self)
         ring_bits_for(self.min_nodes * self.max_weight(self.min_nodes), self.value_bits)
-        if self.min_nodes < 3:
+        if self.min_nodes < MIN_NODES:
             raise ConfigError(
-                f"min_nodes is {self.min_nodes}", hint="a sum over fewer than 3 nodes hides nobody"
+                f"min_nodes is {self.min_nodes}",
+                hint=f"a sum over fewer than {MIN_NODES} nodes hides nobody",
             )
         for n in (self.min_nodes, self.max_cohort):
             self.check_cohort(n)

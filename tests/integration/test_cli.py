@@ -53,6 +53,8 @@ def test_a_failed_preflight_exits_7(tmp_path: Path) -> None:
     [
         (("config", "init", "node", "--out", "no/such/folder/node.toml"), 5),
         (("simulate", "--no-train", "--nodes", "3", "--rounds", "1", "--out", "no/x.json"), 8),
+        (("simulate", "--no-train", "--nodes", "3", "--rounds", "1", "--out", "."), 8),
+        (("bench", "detection", "--only", "PCA, alone", "--out", "."), 8),
         (("demo", "--out", "/proc/secagg-demo"), 5),
         (("detect", "--model", "absent.safetensors", "--data", "."), 3),
         (("no-such-command",), 2),

@@ -139,6 +139,19 @@ def test_a_device_left_out_is_never_trained_on_and_gives_only_its_validation_row
 
 
 @pytest.mark.req("L-72")
+@pytest.mark.parametrize(("count", "least"), [(1, 1), (3, 3)])
+def test_nothing_is_trained_on_fewer_devices_than_it_takes(
+    devices: list[DeviceData], count: int, least: int
+) -> None:
+    spy = Spy()
+    contender = replace(spy.contender(), least=least)
+    (result,) = compare([contender], lambda seed: devices[:count], seeds=[0])
+    assert [len(rows) for rows in spy.fits] == [count]
+    assert result.left_out == result.unknown == {}
+    assert "| – | – |" in markdown([result])
+
+
+@pytest.mark.req("L-72")
 def test_of_a_device_with_no_row_known_the_nearest_of_the_others_decides(
     devices: list[DeviceData],
 ) -> None:

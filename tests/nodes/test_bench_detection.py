@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from click.testing import CliRunner
 from fl_core import contest
 from fl_core.contender_encoders import Recipe, head_score
 from fl_core.data.sources import load_device
-from fl_core.errors import DataError
+from fl_core.errors import DataError, ModelError
 from fl_core.federated import train_federated
 from fl_core.parameters import initial_parameters
 from nodes.cli import secagg
@@ -28,11 +30,9 @@ MODEL, TRAIN = small_settings(N_FEATURES)
 N_SITES = 3
 
 
-@pytest.fixture(scope="module")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sites")
+def write_sites(folder: Path, count: int) -> Path:
     lines: list[str] = []
-    for index in range(N_SITES):
+    for index in range(count):
         write_site(folder / f"{index}.csv", seed=index)
         header, *rows = (folder / f"{index}.csv").read_text().splitlines()
         if not lines:
@@ -40,6 +40,11 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines += [f"site-{index},{row}" for row in rows]
     (folder / "all.csv").write_text("\n".join(lines) + "\n")
     return folder / "all.csv"
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sites(tmp_path_factory.mktemp("sites"), N_SITES)
 
 
 def run(*arguments: str):
@@ -72,7 +77,9 @@ def test_the_bound_of_an_update_is_that_of_the_recipe(
 
     monkeypatch.setattr("nodes.rehearsal.simulate_training", seen)
     recipe = Recipe(config=TRAIN, update_bound=1e-3)
-    (masked,) = chosen_methods(recipe, 1, ["*masking"], devices[0].feature_names, ablations=False)
+    (masked,) = chosen_methods(
+        recipe, 1, ["*masking"], devices[0].feature_names, devices=N_SITES, ablations=False
+    )
     score = masked.fit(rows, 0).known(0)
     start = head_score(
         initial_parameters(recipe.model(N_FEATURES), 0), recipe.model(N_FEATURES), rows[0][0]
@@ -92,6 +99,74 @@ def test_the_command_prints_a_table_or_json(sites: Path, tmp_path: Path) -> None
     (result,) = facts["results"]
     assert set(result["devices"]) == {f"site-{index}" for index in range(N_SITES)}
     assert result["left_out"] == {}
+
+
+def test_of_one_device_nothing_is_left_out(tmp_path: Path) -> None:
+    data = str(write_sites(tmp_path, 1))
+    common = ("--data", data, "--seeds", "1", "--rounds", "1", "--only", "PCA*")
+    found = run(*common)
+    assert found.exit_code == 0, found.output
+    assert "– | – | – | – |" in found.stdout
+    assert found.stderr.count("no figures with a device left out") == 1
+    facts = json.loads(run(*common, "--json").stdout)
+    assert [result["left_out"] for result in facts["results"]] == [{}, {}]
+
+
+def test_training_by_the_protocol_is_left_out_where_devices_are_too_few(tmp_path: Path) -> None:
+    common = ("--data", str(write_sites(tmp_path, 2)), "--seeds", "1", "--rounds", "1")
+    found = run(*common, "--only", "PCA, alone", "--only", "*masking")
+    assert found.exit_code == 0, found.output
+    assert "left out: ours, under masking: the protocol takes 3 devices or more" in found.stderr
+    assert "| PCA, alone |" in found.stdout
+    alone = run(*common, "--only", "*masking")
+    assert isinstance(alone.exception, ConfigError)
+    assert "there are 2" in str(alone.exception)
+    assert "more devices" in alone.exception.hint
+    assert not alone.stdout
+    assert "left out" not in run(*common, "--only", "PCA, alone").stderr
+
+
+def test_training_by_the_protocol_has_no_figures_without_one_of_three(sites: Path) -> None:
+    common = ("--data", str(sites), "--seeds", "1", "--rounds", "1", "--json")
+    found = run(*common, "--only", "*masking", "--only", "PCA, alone")
+    assert found.exit_code == 0, found.output
+    assert "no figures of ours, under masking with a device left out" in found.stderr
+    alone, masked = json.loads(found.stdout)["results"]
+    assert set(masked["devices"]) == set(alone["left_out"]) == {"site-0", "site-1", "site-2"}
+    assert masked["left_out"] == masked["unknown"] == {}
+
+
+def test_a_folder_is_no_file_for_the_table(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest, "compare", lambda *args, **options: pytest.fail("it has begun"))
+    found = run("--data", str(sites), "--only", "PCA, alone", "--out", str(tmp_path))
+    assert isinstance(found.exception, IsADirectoryError)
+    assert found.exception.filename == str(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["file", "stdout"])
+def test_a_table_that_cannot_be_written_to_one_place_is_in_the_other(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    whole, out = contest.compare, tmp_path / "table.md"
+
+    def then_it_breaks(*args, **options):
+        yield from whole(*args, **options)
+        if lost == "file":
+            out.unlink()
+            out.mkdir()
+        else:
+            monkeypatch.setattr("click.echo", broken)
+
+    def broken(*args, **options):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(contest, "compare", then_it_breaks)
+    common = ("--data", str(sites), "--seeds", "1", "--no-left-out", "--only", "PCA, alone")
+    found = run(*common, "--out", str(out))
+    assert isinstance(found.exception, OSError)
+    assert "| PCA, alone |" in (found.stdout if lost == "file" else out.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +220,8 @@ def test_a_folder_of_experiments_is_one_device(tmp_path: Path) -> None:
     assert set(quality[0]) == {"valve1-0", "valve1-1", "other-1"}
     assert quality[0]["other-1"] == quality[1]["other-1"]  # alone in its folder
     assert quality[0]["valve1-0"] != quality[1]["valve1-0"]
+    few = run(*common, "--only", "*masking", "--groups")
+    assert "there are 2" in few.stderr  # groups, of three series
 
 
 def test_groups_need_folders_of_experiments(servers: Path) -> None:
@@ -199,6 +276,67 @@ def test_an_interrupt_keeps_what_is_done(
     assert found.exit_code == 130
     assert "1 of 2 results" in found.stderr
     assert "| PCA, alone |" in out.read_text()
+
+
+def test_sigterm_is_an_interrupt_while_it_runs(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = contest.compare
+
+    def ended(*args, **options):
+        yield next(whole(*args, **options))
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("it goes on")
+
+    monkeypatch.setattr(contest, "compare", ended)
+    common = ("--data", str(sites), "--seeds", "2", "--no-left-out", "--only", "PCA, alone")
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        found = run(*common)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert found.exit_code == 130
+    assert "1 of 2 results" in found.stderr
+    assert "| PCA, alone |" in found.stdout
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DataError("too few rows"), ModelError("not finite"), ConfigError("min_nodes is 2")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_method_that_fails_does_not_take_the_others_figures_with_it(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    whole = contest.compare
+
+    def failing(*args, **options):
+        yield next(whole(*args, **options))
+        raise error
+
+    monkeypatch.setattr(contest, "compare", failing)
+    out = tmp_path / "table.md"
+    common = ("--data", str(sites), "--seeds", "2", "--no-left-out", "--only", "PCA, alone")
+    found = run(*common, "--out", str(out))
+    assert found.exception is error
+    assert "1 of 2 results" in found.stderr
+    assert "| PCA, alone |" in found.stdout
+    assert "| PCA, alone |" in out.read_text()
+
+
+def test_a_first_method_that_fails_leaves_no_table(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args, **options):
+        raise DataError("too few rows")
+        yield
+
+    monkeypatch.setattr(contest, "compare", failing)
+    found = run("--data", str(sites), "--only", "PCA, alone", "--out", str(tmp_path / "table.md"))
+    assert isinstance(found.exception, DataError)
+    assert not found.stdout
+    assert not (tmp_path / "table.md").read_text()
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:

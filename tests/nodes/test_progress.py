@@ -213,3 +213,8 @@ def test_the_quality_table_has_a_block_a_device_and_the_mean() -> None:
     empty = io.StringIO()
     print_quality({"cam": {}}, {}, empty)
     assert "no device has attack rows" in empty.getvalue()
+    mixed = io.StringIO()
+    print_quality({"cam": methods, "tap": {}}, methods, mixed)
+    (line,) = [each for each in mixed.getvalue().splitlines() if "tap" in each]
+    assert " ".join(line.split()) == "tap no attack rows to test on – – – – –"
+    assert mixed.getvalue().count("random encoder") == 2
