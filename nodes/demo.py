@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from fl_core.data.dataset import drop_columns
 from fl_core.data.sources import BUILTIN, list_devices, load_device
 from fl_core.detector import Detector
 from fl_core.evaluation import DetectionQuality, mean_quality
@@ -121,7 +120,7 @@ def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
     started = time.monotonic()
     _check_scheme(plan)
     sites = _sites(plan)
-    width = _input_width(plan, sites[0])
+    columns = _columns(plan, sites[0])
     _claim(plan.folder)
     emit({"event": "demo.provisioning", "folder": str(plan.folder), "nodes": len(sites)})
     provision(
@@ -135,7 +134,7 @@ def run_demo(plan: DemoPlan, emit: Emit) -> DemoResult:
     (plan.folder / "logs").mkdir()
     (plan.folder / "nodes").mkdir()
     with Fleet() as fleet:
-        coordinator = _start_coordinator(plan, fleet, width)
+        coordinator = _start_coordinator(plan, fleet, columns)
         listening = _next_record(coordinator, _START_TIMEOUT)
         emit(listening)
         nodes = [_start_node(plan, fleet, site, listening["endpoint"]) for site in sites]
@@ -185,12 +184,11 @@ def _sites(plan: DemoPlan) -> list[_Site]:
     return sites
 
 
-def _input_width(plan: DemoPlan, site: _Site) -> int:
-    data = load_device(plan.source, site.device, seed=site.seed)
-    return len((drop_columns(data, plan.drop) if plan.drop else data).feature_names)
+def _columns(plan: DemoPlan, site: _Site) -> tuple[str, ...]:
+    return load_device(plan.source, site.device, seed=site.seed, drop=plan.drop).feature_names
 
 
-def _start_coordinator(plan: DemoPlan, fleet: Fleet, width: int) -> Worker:
+def _start_coordinator(plan: DemoPlan, fleet: Fleet, columns: tuple[str, ...]) -> Worker:
     insecure = plan.scheme == "insecure-plain"
     values: dict[str, dict[str, Any]] = {
         "coordinator": {
@@ -200,6 +198,7 @@ def _start_coordinator(plan: DemoPlan, fleet: Fleet, width: int) -> Worker:
         },
         "run": {
             "rounds": plan.rounds,
+            "columns": list(columns),
             "min_nodes": max(3, -(-2 * plan.nodes // 3)),
             "scheme": plan.scheme,
             "weights": plan.weights,
@@ -210,7 +209,7 @@ def _start_coordinator(plan: DemoPlan, fleet: Fleet, width: int) -> Worker:
             "input_timeout": 120.0,
         },
         "privacy": {**plan.privacy, "drop": list(plan.drop)},
-        "model": {"input_dim": width},
+        "model": {"input_dim": len(columns)},
     }
     for table, changes in plan.settings.items():
         values[table] = {**values.get(table, {}), **changes}

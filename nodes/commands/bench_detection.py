@@ -183,14 +183,14 @@ class _Run:
 
     def on_rows(self) -> tuple[dict[str, Any], str, BaseException | None]:
         from fl_core.contest import columns_of, compare, markdown, thin_out
-        from fl_core.data.dataset import DeviceData, drop_columns
+        from fl_core.data.dataset import DeviceData
         from fl_core.data.sources import list_devices, load_device, load_devices
         from fl_core.planted import plant
 
         data, drop, every = self.data, self.settings["drop"], self.settings["every"]
         planted, max_fpr = self.settings["planted"], self.settings["max_fpr"]
         names = list_devices(data)
-        columns = drop_columns(load_device(data, names[0]), drop).feature_names
+        columns = load_device(data, names[0], drop=drop).feature_names
         chosen = self._methods(columns, len(names))
         if self.left_out:
             _say_what_is_not_measured(chosen, len(names))
