@@ -207,7 +207,7 @@ class RunOver:
 class TrainRequested:
     """Node: train on this; answer with `trained`, `abstain` or `refuse_training`."""
 
-    run: bytes
+    run: bytes = field(repr=False)
     offer: RoundOffer = field(repr=False)
     params: NDArray[np.float32] = field(repr=False)
     reference: NDArray[np.float32] = field(repr=False)
