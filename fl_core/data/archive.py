@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_core.data.dataset import DeviceData, Matrix, evenly
+from fl_core.data.dataset import DeviceData, Matrix, evenly, seeded
 from fl_core.data.folders import VALIDATION_SHARE
 from fl_core.errors import DataError
 
@@ -35,7 +35,25 @@ ARRAYS: Final = (
 
 _TRAIN, _TEST, _ATTACK = 0, 1, 2
 _HINT = f"an archive needs the arrays {', '.join(ARRAYS)}, written by numpy.savez without objects"
-_BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+_KINDS: Final = {
+    "part": ("iu", "whole numbers"),
+    "device": ("iu", "whole numbers"),
+    "dup_in_train": ("b", "True and False"),
+    "dup_within_part": ("b", "True and False"),
+    "feature_names": ("U", "text"),
+    "device_names": ("U", "text"),
+}
+"""What numpy calls the types that an array of one axis may have, and what messages call them."""
+_BROKEN = (  # the last two: a zip that is encrypted, a header that announces too much
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+    MemoryError,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,12 +71,16 @@ def device_names(path: Path) -> tuple[str, ...]:
     """Return the names of the devices that have training rows, sorted.
 
     Raises:
-        DataError: The archive is broken or lacks an array.
+        DataError: The archive is broken, lacks an array or has no training rows.
     """
-    arrays = read_arrays(path, ("part", "device", "device_names"))
+    arrays = _read(path, ("part", "device", "device_names"))
+    if arrays["device"].shape != arrays["part"].shape:
+        raise DataError(f"{path}: device has not one value for each of part", hint=_HINT)
     present = np.unique(arrays["device"][arrays["part"] == _TRAIN])
     names = arrays["device_names"]
-    if present.size and not 0 <= present[0] <= present[-1] < len(names):
+    if not present.size:
+        raise DataError(f"{path}: part has no training rows, whose number is {_TRAIN}", hint=_HINT)
+    if not 0 <= present[0] <= present[-1] < len(names):
         raise DataError(f"{path}: device numbers go beyond device_names", hint=_HINT)
     return tuple(sorted(str(names[i]) for i in present))
 
@@ -75,9 +97,12 @@ def load_device(
         limit_rows: At most this many rows of each part, evenly spaced.
 
     Raises:
-        DataError: The archive is broken, or the device has too few rows.
+        DataError: The archive is broken, does not know the device or has too few rows of it, or
+            the seed is negative.
     """
     data = _load(path)
+    if device not in data.device_names:
+        raise DataError(f"{path}: unknown device {device!r}", hint=", ".join(data.device_names))
     number = data.device_names.index(device)
     own = data.device == number
     benign = np.flatnonzero(own & (data.part == _TRAIN))
@@ -86,7 +111,7 @@ def load_device(
         raise DataError(
             f"{path}: {device} has {len(benign)} training rows", hint="needs at least 5"
         )
-    rng = np.random.default_rng(np.random.SeedSequence((seed, number)))
+    rng = seeded(seed, number)
     held_out = np.zeros(len(benign), dtype=np.bool_)
     held_out[rng.choice(len(benign), size=count, replace=False)] = True
     rows = {  # F-23
@@ -107,7 +132,7 @@ def load_device(
 
 
 def _load(path: Path) -> _Archive:
-    arrays = read_arrays(path, ARRAYS)
+    arrays = _read(path, ARRAYS)
     values = arrays["X"]
     if values.ndim != 2 or values.dtype.kind not in "fiu":
         raise DataError(f"{path}: X must be a table of numbers, not {values.dtype} {values.shape}")
@@ -118,6 +143,8 @@ def _load(path: Path) -> _Archive:
     names = tuple(str(name) for name in arrays["feature_names"])
     if len(names) != width:
         raise DataError(f"{path}: X has {width} columns, feature_names {len(names)}", hint=_HINT)
+    if len(set(names)) < width:
+        raise DataError(f"{path}: feature_names repeats a name", hint="give each a name of its own")
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         row, column = bad[0]
@@ -137,6 +164,20 @@ def _load(path: Path) -> _Archive:
     )
 
 
+def _read(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
+    """Return arrays of this layout, those of one axis with the types that they must have."""
+    arrays = read_arrays(path, names)
+    for name in names:
+        kinds, what = _KINDS.get(name, ("", ""))
+        found = arrays[name]
+        if kinds and (found.ndim != 1 or found.dtype.kind not in kinds):  # F-20
+            raise DataError(
+                f"{path}: {name} must be one row of {what}, not {found.dtype} {found.shape}",
+                hint=_HINT,
+            )
+    return arrays
+
+
 def read_arrays(
     path: Path, names: tuple[str, ...], *, hint: str = _HINT
 ) -> dict[str, NDArray[np.generic]]:
@@ -145,6 +186,7 @@ def read_arrays(
     Raises:
         DataError: It cannot be read or lacks an array; its mend is `hint`.
     """
+    reading = ""
     try:
         with path.open("rb") as handle:
             file = np.load(handle, allow_pickle=False)
@@ -153,9 +195,13 @@ def read_arrays(
             missing = [name for name in names if name not in file.files]
             if missing:
                 raise DataError(f"{path}: array {missing[0]!r} is missing", hint=hint)  # F-20
-            return {name: file[name] for name in names}
+            arrays = {}
+            for name in names:
+                reading = f"array {name!r}: "
+                arrays[name] = file[name]
+            return arrays
     except DataError:
         raise
     except _BROKEN as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: cannot be read as npz: {first}", hint=hint) from None
+        raise DataError(f"{path}: cannot be read as npz: {reading}{first}", hint=hint) from None

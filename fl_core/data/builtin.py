@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_core.data.attacks import ATTACKS, INTENSITIES, attack_packets
-from fl_core.data.dataset import DeviceData, Matrix, evenly
+from fl_core.data.dataset import DeviceData, Matrix, evenly, seeded
 from fl_core.data.extractor import FEATURE_NAMES, Extractor, extract
 from fl_core.data.folders import benign_parts
 from fl_core.data.packets import Packet
@@ -47,6 +47,9 @@ def build_device(device: str, *, seed: int = 0, limit_rows: int | None = None) -
         device: One of `device_names()`.
         seed: Seed of the whole data set; devices draw from streams of their own.
         limit_rows: At most this many rows of each part, evenly spaced over time.
+
+    Raises:
+        DataError: The seed is negative.
     """
     profile = PROFILES[device]
     rng = _rng(seed, profile, 0)
@@ -108,4 +111,4 @@ def attack_capture(
 
 
 def _rng(seed: int, profile: Profile, stream: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence((seed, profile.number, stream)))  # F-30
+    return seeded(seed, profile.number, stream)  # F-30

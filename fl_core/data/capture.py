@@ -35,6 +35,7 @@ _ETHERNET, _RAW, _COOKED, _COOKED2 = (1,), (12, 14, 101, 228, 229), (113,), (276
 _LINK_TYPES: Final = _ETHERNET + _RAW + _COOKED + _COOKED2  # F-12
 _TRUNCATED = "capture cut off"
 _HINT = "give a pcap or pcapng file as tcpdump, dumpcap or Wireshark write it"
+_REPAIR = "the file was changed or badly copied; capture again, or repair it with pcapfix"
 _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
 _VLAN = (0x8100, 0x88A8, 0x9100)
 _ESP = 50
@@ -71,7 +72,7 @@ class Capture:
         skipped: How many frames were skipped, by reason.
 
     Raises:
-        DataError: The stream does not begin like a capture.
+        DataError: The stream does not begin like a capture, or ends in its file header.
     """
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
@@ -85,7 +86,8 @@ class Capture:
         """Yield the packets in the order of the capture.
 
         Raises:
-            DataError: A record claims a length that no capture has.
+            DataError: A record claims a length that no capture has, or a block of pcapng is
+                damaged (F-13).
         """
         for record in self._records:
             try:
@@ -122,7 +124,7 @@ class Capture:
     def _pcap(self, order: str, ticks: float) -> Iterator[_Record | None]:
         header = self._stream.read(20)
         if len(header) < 20:
-            raise DataError(f"{self._name}: cut off inside the file header", hint=_HINT)
+            raise self._no_header()
         link_type = struct.unpack(order + "HHiIII", header)[5] & 0xFFFF
         if link_type not in _LINK_TYPES:
             raise DataError(
@@ -149,24 +151,31 @@ class Capture:
 
     def _pcapng(self) -> Iterator[_Record | None]:
         order = self._section()
+        if order is None:
+            raise self._no_header()
         return self._pcapng_records(order)
 
-    def _section(self) -> str:
-        """Read a section header after its type, and return the byte order."""
+    def _section(self) -> str | None:
+        """Read a section header after its type; return the byte order, None if it is cut off."""
         head = self._stream.read(8)
+        if len(head) < 8:
+            return None
         order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(head[4:])
         if order is None:
             raise DataError(f"{self._name}: damaged pcapng section header", hint=_HINT)
         (length,) = struct.unpack(order + "I", head[:4])
         self._check(length, MAX_BLOCK, "block", least=28)
-        self._stream.read(length - 12)
-        return order
+        return order if len(self._stream.read(length - 12)) == length - 12 else None
 
     def _pcapng_records(self, order: str) -> Iterator[_Record | None]:
         interfaces: list[_Interface] = []
         while head := self._stream.read(4):
             if head == b"\x0a\x0d\x0d\x0a":
-                order, interfaces = self._section(), []
+                section = self._section()
+                if section is None:
+                    self._cut_off()
+                    return
+                order, interfaces = section, []
                 continue
             head += self._stream.read(4)
             if len(head) < 8:
@@ -189,7 +198,7 @@ class Capture:
 
     def _interface(self, order: str, body: bytes) -> _Interface:
         if len(body) < 8:
-            raise DataError(f"{self._name}: damaged pcapng interface block", hint=_HINT)
+            raise DataError(f"{self._name}: damaged pcapng interface block", hint=_REPAIR)
         (link_type,) = struct.unpack_from(order + "H", body)
         ticks, offset, at = 1e6, 0, 8
         while at + 4 <= len(body):
@@ -210,11 +219,20 @@ class Capture:
             raise self._damaged("block")
         number, high, low, length, size = struct.unpack_from(order + "IIIII", body)
         self._check(length, MAX_FRAME, "record")
-        if number >= len(interfaces) or 20 + length > len(body):
+        if number >= len(interfaces):
+            raise DataError(
+                f"{self._name}: block {self._frames} is of interface {number}, which is not "
+                "declared before it",
+                hint=_REPAIR,
+            )
+        if 20 + length > len(body):
             raise self._damaged("block")
         interface = interfaces[number]
         time = interface.offset + ((high << 32) | low) / interface.ticks  # F-12
         return _Record(time, max(size, length), interface.link_type, body[20 : 20 + length])  # F-03
+
+    def _no_header(self) -> DataError:
+        return DataError(f"{self._name}: cut off inside the file header", hint=_HINT)
 
     def _cut_off(self) -> None:
         self._frames += 1
@@ -227,7 +245,7 @@ class Capture:
     def _damaged(self, what: str) -> DataError:
         return DataError(
             f"{self._name}: {what} {self._frames} is damaged: its length makes no sense",
-            hint="the file was changed or badly copied; capture again, or repair it with pcapfix",
+            hint=_REPAIR,
         )
 
 

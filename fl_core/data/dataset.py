@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fl_core.errors import DataError
 
-__all__ = ["DeviceData", "Matrix", "drop_columns", "evenly", "kept_columns", "thin"]
+__all__ = ["DeviceData", "Matrix", "drop_columns", "evenly", "kept_columns", "seeded", "thin"]
 
 Matrix = NDArray[np.float64]
 """Rows of features: shape (n, d), dtype float64."""
@@ -107,6 +107,17 @@ def evenly(count: int, limit: int | None) -> NDArray[np.intp]:
     if limit is None or count <= limit:
         return np.arange(count)
     return np.arange(limit) * count // limit
+
+
+def seeded(seed: int, *stream: int) -> np.random.Generator:
+    """Return the generator of one stream of draws under a seed.
+
+    Raises:
+        DataError: The seed is negative.
+    """
+    if seed < 0:
+        raise DataError(f"seed {seed} is negative", hint="use a whole number from 0 on")
+    return np.random.default_rng(np.random.SeedSequence((seed, *stream)))
 
 
 def thin(data: DeviceData, limit: int | None) -> DeviceData:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from nodes.commands.options import (
     private_scheme_option,
     seed_option,
 )
+from secagg.dp.printed import at_least, at_most
 
 if TYPE_CHECKING:
     from nodes.canaries import AuditedRun
@@ -168,12 +168,12 @@ def _text(found: dict[str, Any]) -> str:
         "canaries": f"{found['given']} vectors and {found['zeros']} zeros, told apart in "
         f"{found['right']} of {trials} guesses; scores {found['mean']:.2f} ± {found['spread']:.2f} "
         f"and {found['null_mean']:.2f} ± {found['null_spread']:.2f}",
-        "claimed": f"ε = {_upward(found['claimed'])} {at}, by the ledger",
+        "claimed": f"ε = {at_least(found['claimed'], places=2)} {at}, by the ledger",
         "estimate": f"ε about {found['estimate']:.3g} by the mean score, {found['fitted']:.3g} by "
         "mean and spread; no bounds",
-        "lower bound": f"ε > {_downward(found['bound'])} {at}, with {sure}: "
-        f"{_downward(found['additive_bound'])} by the scores, {_downward(found['guessing_bound'])} "
-        "by the guesses, whatever the mechanism",
+        "lower bound": f"ε > {at_most(found['bound'], places=2)} {at}, with {sure}: "
+        f"{at_most(found['additive_bound'], places=2)} by the scores, "
+        f"{at_most(found['guessing_bound'], places=2)} by the guesses, whatever the mechanism",
         "sensitivity": f"noise {found['noticed']:.2f} times too weak is noticed in 95 runs of 100",
         "verdict": "nothing speaks against the claim"
         if found["passed"]
@@ -190,12 +190,3 @@ def _text(found: dict[str, Any]) -> str:
         )
         for label, text in lines.items()
     )
-
-
-def _downward(bound: float) -> str:
-    """Return a bound from below with two decimals that is never above it."""
-    return f"{math.floor(bound * 100) / 100:g}"
-
-
-def _upward(claimed: float) -> str:
-    return f"{math.ceil(claimed * 100 - 1e-9) / 100:g}"

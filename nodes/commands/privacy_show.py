@@ -32,6 +32,7 @@ from secagg.dp.events import (
 )
 from secagg.dp.ledger import Entry, History
 from secagg.dp.planning import plain_sentence
+from secagg.dp.printed import at_least, at_most
 
 __all__ = ["command"]
 
@@ -216,7 +217,7 @@ def _say(
             f"{unit:<7} {_rounds(total['rounds'])}, ε = {_cell(total['epsilon'])} at δ = {delta:g}"
         )
         if "budget" in total:
-            line += f" of {total['budget']:g}, {total['left']:.4g} left"
+            line += f" of {total['budget']:g}, {at_most(total['left'])} left"
         click.echo(line)
         for text in (total["sentence"], *_outside(unit, total["outside"])):
             click.echo(textwrap.indent(textwrap.fill(text, _WIDTH - 8), " " * 8))
@@ -259,10 +260,7 @@ def _cell(value: object) -> str:
     """Return a cell's text; ε has four digits and is never below the truth (B-12)."""
     if value is None:
         return "∞"
-    if not isinstance(value, float) or value <= 0:
-        return str(value)
-    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
-    return f"{math.ceil(value / unit - 1e-9) * unit:.4g}"
+    return at_least(value) if isinstance(value, float) else str(value)
 
 
 def _date(seconds: int) -> str:

@@ -33,7 +33,7 @@ from nodes.session.events import (
     SessionStep,
     WaitingForNodes,
 )
-from nodes.session.greetings import final_messages, welcome
+from nodes.session.greetings import Pace, final_messages, welcome
 from nodes.session.inputs import mean_of
 from nodes.session.ledger import PrivacyLedger
 from nodes.session.model_transfer import model_chunks
@@ -76,7 +76,6 @@ from secagg.wire.messages import (
 
 __all__ = ["Coordinator", "ServerStep", "State"]
 
-_HELLO_PAUSE: Final = 1.0  # seconds between two hellos of a node that are answered
 _CATCH_UP: Final = 2.0  # seconds before the round after an aborted one, for nodes to come back
 
 
@@ -124,10 +123,10 @@ class Coordinator:
         self._present, self._epochs = Presence(), Epochs()
         self._awaiting: set[NodeId] = set()  # in CLOSING: who has not said farewell
         self._took_part: set[NodeId] = set()
-        self._last_hello: dict[NodeId, float] = {}
-        self._model_sent: dict[NodeId, float] = {}  # in CLOSING: when, to whoever came back
+        self._hellos, self._models = Pace(), Pace()  # the second in CLOSING, to whoever came back
         self._state = State.WAITING
         self._since = self._next_report = self._start_at = 0.0
+        self._wall_offset = self._next_tick = 0.0
         self._failures = 0
         self._open: OpenRound | None = None
         self._deadline: float | None = None
@@ -221,6 +220,11 @@ class Coordinator:
     # --- messages ------------------------------------------------------------------------------
 
     def _dispatch(self, node: NodeId, message: Message, now: float) -> SessionStep:
+        """Take a message; one that is not expected raises before anything has changed (S-12)."""
+        if isinstance(message, Hello) and message.protocol != PROTOCOL_VERSION:
+            raise RemoteProtocolError(node, f"it speaks protocol version {message.protocol}")
+        if isinstance(message, RoundMessage):
+            return self._on_round_message(node, message, now)
         kept = SessionStep()
         if isinstance(message, Hello | Heartbeat) and message.receipt:
             key = self._roster.signing_keys[node]
@@ -234,14 +238,12 @@ class Coordinator:
             step = self._leave([node], "said goodbye", now)
             closed = self._state is State.CLOSING and not self._awaiting
             return step + self._over() if closed else step
-        if not isinstance(message, Heartbeat | Refusal | RoundMessage):
+        if not isinstance(message, Heartbeat | Refusal):
             raise RemoteProtocolError(node, f"{type(message).__name__} is not for a coordinator")
         step = kept if node in self._present else kept + self._admit(node, now)
         self._present.heard(node, now)
         if isinstance(message, Refusal):
             return step + self._on_refusal(node, message, now)
-        if isinstance(message, RoundMessage):
-            return step + self._on_round_message(node, message, now)
         return step + self._on_heartbeat(node, message, now)
 
     def _on_heartbeat(self, node: NodeId, beat: Heartbeat, now: float) -> SessionStep:
@@ -255,11 +257,8 @@ class Coordinator:
         return self._drop(node, now)
 
     def _on_hello(self, node: NodeId, hello: Hello, now: float) -> SessionStep:
-        if hello.protocol != PROTOCOL_VERSION:
-            raise RemoteProtocolError(node, f"it speaks protocol version {hello.protocol}")
-        if now - self._last_hello.get(node, -_HELLO_PAUSE) < _HELLO_PAUSE:
-            return SessionStep()  # each answer may carry a roster and a model: not on demand
-        self._last_hello[node] = now
+        if not self._hellos.due(node, now):
+            return SessionStep()  # each answer may carry a roster and a model
         step = SessionStep()
         # A node that restarted has lost the round's secrets. It is forgotten before the round is
         # closed without it, so that the next offer cannot reach it ahead of its welcome.
@@ -275,8 +274,7 @@ class Coordinator:
         step = self._outbox.to(node, self._welcome(node, now))
         if self._state is State.CLOSING:  # it missed the end of the run, or this side restarted
             self._awaiting.add(node)
-            if now - self._model_sent.get(node, -_HELLO_PAUSE) >= _HELLO_PAUSE:  # not on demand
-                self._model_sent[node] = now
+            if self._models.due(node, now):
                 step += self._outbox.to_all([node], self._final)
         return step + SessionStep(events=(Joined(node, self._run.rounds_done),))
 
@@ -302,7 +300,11 @@ class Coordinator:
             raise RemoteProtocolError(
                 node, f"{type(message).__name__} of round {message.round_id}, which is not open"
             )
-        return self._absorb(self._open.role.receive(node, message, now), now)
+        if node not in self._present:  # its next heartbeat counts it in again
+            raise RemoteProtocolError(node, f"{type(message).__name__} of a node counted out")
+        step = self._absorb(self._open.role.receive(node, message, now), now)
+        self._present.heard(node, now)
+        return step
 
     # --- rounds --------------------------------------------------------------------------------
 
@@ -494,6 +496,3 @@ class Coordinator:
 
     def _tick(self, now: float) -> None:
         self._next_tick = now + min(1.0, self._plan.heartbeat)
-
-    _wall_offset = 0.0
-    _next_tick = 0.0

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 from nodes.session.events import RunState
 from nodes.session.model_transfer import model_chunks, model_digest, to_bytes
 from nodes.session.plan import RunPlan
+from secagg.types import NodeId
 from secagg.version import VERSION
 from secagg.wire.messages import Message, RunFinished, Welcome
 
-__all__ = ["final_messages", "welcome"]
+__all__ = ["Pace", "final_messages", "welcome"]
+
+_PAUSE: Final = 1.0  # seconds between two large answers to one node
+
+
+class Pace:
+    """Keeps answers that may carry a model from being had on demand."""
+
+    def __init__(self) -> None:
+        self._last: dict[NodeId, float] = {}
+
+    def due(self, node: NodeId, now: float) -> bool:
+        """Return whether a node is to be answered now, and note that it was."""
+        if now - self._last.get(node, -math.inf) < _PAUSE:
+            return False
+        self._last[node] = now
+        return True
 
 
 def welcome(

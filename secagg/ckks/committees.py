@@ -106,8 +106,8 @@ def check_committee(
     """Judge a committee that somebody else chose.
 
     Raises:
-        ConfigError: it is not private, its field is too small, or it can never open a sum; the hint
-            names the nearest number that is allowed.
+        ConfigError: it is not private, its field or its pack is another than the rule gives, or it
+            can never open a sum; the hint names the nearest number that is allowed.
     """
     largest = min(members, LARGEST)
     if not 1 <= made.size <= largest:
@@ -140,10 +140,22 @@ def check_committee(
             f"shares modulo {made.modulus}: the sum of secrets could wrap",
             hint=f"use {field}" if field else "use fewer nodes",
         )
-    if made.size * (sharing.degree // made.pack) * SHARE_PRIMES[made.modulus] > SHARE_BYTES:
+    if made.modulus > field:
+        raise ConfigError(
+            f"shares modulo {made.modulus}: wider than the sum of secrets needs",
+            hint=f"use {field}",
+        )
+    pack = _least_pack(made.size, made.modulus, sharing)
+    if made.pack < pack:
         raise ConfigError(
             f"{made.size} shares of a secret take more than {SHARE_BYTES} bytes",
-            hint=f"use a pack of at least {_least_pack(made.size, made.modulus, sharing)}",
+            hint=f"use a pack of at least {pack}",
+        )
+    if made.pack > pack:  # R-07
+        raise ConfigError(
+            f"{made.pack} coefficients in one polynomial: fewer wrong answers are corrected than "
+            f"could be within {SHARE_BYTES} bytes",
+            hint=f"use {pack}",
         )
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from secagg.dp.accountant import epsilon_of, multiplier_for
 from secagg.dp.events import UNITS, SumNoise
+from secagg.dp.printed import at_least
 from secagg.dp.rounding import sensitivity
 from secagg.dp.terms import DISCRETE_GAUSSIAN
 from secagg.errors import ConfigError
@@ -244,7 +245,8 @@ def plain_sentence(unit: str, epsilon: float, delta: float) -> str:
         f"Whoever sees all that was released {able} from a run in which {whom}: "
         f"a test that wrongly says of 1 absentee in 100 that it took part says so of {one} that "
         f"did in at most {_percent(bounds.found)}, and a guess that was 50 % likely becomes "
-        f"{_percent(bounds.right)} likely at most (ε = {_upward(epsilon)}, δ = {delta:g})."
+        f"{_percent(bounds.right)} likely at most "
+        f"(ε = {at_least(epsilon, places=2)}, δ = {delta:g})."
     )
 
 
@@ -274,7 +276,3 @@ def _milestones(rounds: int) -> list[int]:
 def _percent(probability: float) -> str:
     """Return a percentage with two decimals that is never below the truth (Z-12)."""
     return f"{math.ceil(probability * 10_000) / 100:.2f} %"
-
-
-def _upward(epsilon: float) -> str:
-    return f"{math.ceil(epsilon * 100 - 1e-9) / 100:g}"

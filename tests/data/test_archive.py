@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -77,7 +79,19 @@ BROKEN = {
     "one axis": ({"X": np.zeros(30)}, "X must be a table of numbers"),
     "wrong width": ({"X": np.zeros((30, 3))}, "X has 3 columns, feature_names 2"),
     "short flags": ({"dup_in_train": np.zeros(3, bool)}, "dup_in_train has not one value"),
-    "objects": ({"X": np.full((30, 2), None)}, "cannot be read as npz"),
+    "objects": ({"X": np.full((30, 2), None)}, "cannot be read as npz: array 'X': "),
+    "text for devices": ({"device": np.full(30, "pump")}, "device must be one row of whole"),
+    "devices not whole": ({"device": np.full(30, 0.5)}, "device must be one row of whole"),
+    "short devices": ({"device": np.zeros(3, int)}, "device has not one value"),
+    "text for parts": ({"part": np.full(30, "train")}, "part must be one row of whole numbers"),
+    "a table of parts": ({"part": np.zeros((30, 2), int)}, "part must be one row of whole"),
+    "no training rows": ({"part": np.full(30, 1)}, "part has no training rows"),
+    "text for flags": ({"dup_in_train": np.full(30, "no")}, "dup_in_train must be one row of True"),
+    "numbers for flags": ({"dup_within_part": np.zeros(30)}, "dup_within_part must be one row"),
+    "one feature name": ({"feature_names": np.array("a")}, "feature_names must be one row of text"),
+    "one device name": ({"device_names": np.array("pump")}, "device_names must be one row of text"),
+    "bytes for names": ({"device_names": np.array([b"pump"])}, "device_names must be one row"),
+    "a name twice": ({"feature_names": np.array(["a", "a"])}, "feature_names repeats a name"),
     "device out of range": ({"device_names": np.array(["pump"])}, "beyond device_names"),
 }
 
@@ -113,6 +127,28 @@ def test_a_damaged_archive(tmp_path):
     (tmp_path / "rows.npz").write_bytes(content)
     with pytest.raises(DataError, match="cannot be read as npz"):
         load_device(source, "pump")
+
+
+@pytest.mark.req("F-20")
+def test_any_flipped_bytes_give_rows_or_a_data_error(tmp_path):
+    source = archive(tmp_path)
+    whole = (tmp_path / "rows.npz").read_bytes()
+    rng = np.random.default_rng(4)
+    for _ in range(400):
+        content = bytearray(whole)
+        for at in rng.integers(len(whole), size=3):
+            content[at] = rng.integers(256)
+        (tmp_path / "rows.npz").write_bytes(content)
+        with suppress(DataError):
+            load_device(source, "pump")
+
+
+@pytest.mark.req("F-20")
+def test_a_negative_seed_is_a_data_error(tmp_path):
+    for source, device in ((archive(tmp_path), "pump"), ("builtin", list_devices("builtin")[0])):
+        with pytest.raises(DataError, match="seed -1 is negative") as caught:
+            load_device(source, device, seed=-1)
+        assert caught.value.hint
 
 
 @pytest.mark.req("F-23")

@@ -14,6 +14,7 @@ from tests.data.frames import arp, block, ethernet, ipv4, ipv6, pcap, pcapng, tc
 
 T = 1_700_000_000_250_000  # microseconds
 SYN = ethernet(0x0800, ipv4(6, tcp(40000, 23)))
+SECTION = 28  # bytes of a section header
 
 
 def read(content):
@@ -179,6 +180,23 @@ def test_a_capture_cut_off_is_read_to_there(make, cut):
     assert skipped == {"capture cut off": 1}
 
 
+@pytest.mark.req("F-13")
+@pytest.mark.parametrize("left", range(1, len(pcapng([]))))
+def test_a_capture_cut_off_in_a_later_section_is_read_to_there(left):
+    packets, skipped = read(pcapng([(T, SYN)]) + pcapng([])[:left])
+    assert len(packets) == 1
+    between = left == SECTION  # two whole blocks are no loss that a file can show
+    assert skipped == ({} if between else {"capture cut off": 1})
+
+
+@pytest.mark.req("F-13")
+@pytest.mark.parametrize("left", range(4, SECTION))
+def test_a_capture_cut_off_in_its_first_section_header_is_none(left):
+    with pytest.raises(DataError, match="cut off inside the file header") as caught:
+        read(pcapng([(T, SYN)])[:left])
+    assert caught.value.hint
+
+
 NO_CAPTURES = {
     "empty": (b"", "is empty"),
     "text": (b"time,size\n", "neither pcap nor pcapng"),
@@ -189,7 +207,9 @@ NO_CAPTURES = {
     "pcapng order": (b"\x0a\x0d\x0d\x0a" + bytes(20), "damaged pcapng section"),
     "pcapng huge block": (pcapng([]) + struct.pack("<II", 6, 1 << 31), "block 0 is damaged"),
     "pcapng tiny block": (pcapng([]) + struct.pack("<II", 6, 4), "block 0 is damaged"),
-    "pcapng no interface": (pcapng([(T, SYN)], interface=3), "block 1 is damaged"),
+    "pcapng no interface": (pcapng([(T, SYN)], interface=3), "block 1 is of interface 3, which"),
+    "pcapng short packet": (pcapng([]) + block("<", 6, bytes(12)), "block 1 is damaged"),
+    "pcapng later order": (pcapng([]) + b"\x0a\x0d\x0d\x0a" + bytes(20), "damaged pcapng sect"),
     "pcapng false length": (
         pcapng([]) + block("<", 6, struct.pack("<IIIII", 0, 0, 0, 999, 999)),
         "block 1 is damaged",

@@ -388,7 +388,9 @@ def test_numbers_out_of_range_are_refused(change: dict[str, float], reason: str,
         ({"threshold": 66}, "67 members never give 68 answers", "at least 68"),
         ({"pack": 3}, "3 coefficients in one polynomial of 2048", "power of two"),
         ({"pack": 1}, "67 shares of a secret take more", "pack of at least 2"),
+        ({"pack": 4}, "fewer wrong answers are corrected than could be", "use 2"),
         ({"modulus": 7919}, "shares modulo 7919", "use 65521"),
+        ({"modulus": 16_777_213}, "wider than the sum of secrets needs", "use 65521"),
     ],
 )
 def test_an_unsafe_quorum_or_committee_is_refused(
