@@ -31,6 +31,7 @@ from fl_core.errors import DataError
 __all__ = [
     "CsvRows",
     "OnBad",
+    "OnSkipped",
     "RowBatch",
     "capture_batches",
     "csv_batches",
@@ -53,6 +54,10 @@ _CAPTURE_ROWS: Final = 1024
 
 OnBad = Callable[[DataError], None]
 """Called with each row that is skipped; where there is none, a broken row raises."""
+
+
+OnSkipped = Callable[[str, int], object]
+"""Called with a reason for which frames of a capture give no row, and their number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -342,7 +347,7 @@ def csv_batches(
 
 
 def capture_batches(
-    stream: BinaryIO, *, name: str, feature_names: Sequence[str]
+    stream: BinaryIO, *, name: str, feature_names: Sequence[str], skipped: OnSkipped | None = None
 ) -> Iterator[RowBatch]:
     """Turn a packet capture into rows, one a packet, in bounded memory.
 
@@ -350,6 +355,7 @@ def capture_batches(
         stream: The capture, open for reading bytes.
         name: What messages call it.
         feature_names: Columns wanted.
+        skipped: Told at the end why frames gave no row, and how many.
 
     Raises:
         DataError: not a capture, or a model that needs columns a capture does not give.
@@ -362,13 +368,17 @@ def capture_batches(
         )
     columns = [FEATURE_NAMES.index(feature) for feature in feature_names]
     extractor = Extractor()
-    packets = iter(Capture(stream, name))
+    capture = Capture(stream, name)
+    packets = iter(capture)
     first = 1
     while taken := list(islice(packets, _CAPTURE_ROWS)):
         values = np.array([extractor.update(packet) for packet in taken])[:, columns]
         times = [packet.time for packet in taken]
         yield RowBatch(range(first, first + len(taken)), values, times, [None] * len(taken))
         first += len(taken)
+    for reason, count in sorted(capture.skipped.items()):
+        if skipped is not None:  # F-13
+            skipped(reason, count)
 
 
 def _standard_input() -> int:
@@ -384,6 +394,7 @@ def open_batches(
     *,
     wait: Callable[[], object] | None = None,
     bad: OnBad | None = None,
+    skipped: OnSkipped | None = None,
 ) -> Iterator[Iterator[RowBatch]]:
     """Open an input by its name and give its rows; it is closed at the end of the block.
 
@@ -392,6 +403,7 @@ def open_batches(
         feature_names: Columns wanted.
         wait: Given to follow a CSV file as it grows; see `follow_bursts`.
         bad: Called with each broken CSV row, which is left out; None raises.
+        skipped: Of `capture_batches`.
 
     Raises:
         DataError: it cannot be read, or is not what its name says.
@@ -403,7 +415,7 @@ def open_batches(
     name = "standard input" if data == "-" else data
     with os.fdopen(descriptor, "rb", closefd=data != "-") as file:
         if capture:
-            yield capture_batches(file, name=name, feature_names=feature_names)
+            yield capture_batches(file, name=name, feature_names=feature_names, skipped=skipped)
         elif wait is not None and data != "-":
             growing = follow_bursts(Path(data), wait)
             yield csv_batches(growing, name=name, feature_names=feature_names, bad=bad)

@@ -62,7 +62,8 @@ def command(model: str, data: str, device: str | None, follow: bool, every: bool
     with _quiet_end(live=follow or data == "-"), one_thread():
         try:
             channels, length = window_layout(detector.feature_names)
-            with open_batches(data, channels, wait=wait, bad=bad) as batches:
+            rows_of = open_batches(data, channels, wait=wait, bad=bad, skipped=_say_skipped)
+            with rows_of as batches:
                 known = None if device else {None, *detector.devices}
                 rows = window_batches(batches, length, devices=known)
                 for verdicts in score_batches(detector, rows, device=device, bad=bad):
@@ -73,6 +74,10 @@ def command(model: str, data: str, device: str | None, follow: bool, every: bool
         finally:
             if tally.rows or sys.exc_info()[0] is None:  # nothing read, nothing to sum up
                 click.echo(tally.summary(time.perf_counter() - start), err=True)
+
+
+def _say_skipped(reason: str, count: int) -> None:
+    click.echo(f"skipped {count}: {reason}", err=True)
 
 
 def _print(verdicts: list[ScoredRow], drifts: list[dict[str, Any]], *, every: bool) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import TextIOWrapper
+from ipaddress import ip_address
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import BinaryIO, Final, TextIO
 
 import click
 from rich.console import Console
@@ -21,6 +23,8 @@ from fl_core.errors import DataError
 
 __all__ = ["command"]
 
+_MAC: Final = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
+
 
 @click.command("features")
 @click.argument("capture")
@@ -30,6 +34,7 @@ __all__ = ["command"]
     "devices",
     multiple=True,
     metavar="ADDRESS",
+    callback=lambda _context, _parameter, given: tuple(map(_address, given)),
     help="only rows of packets sent by this MAC or IP address; repeatable",
 )
 @click.option(
@@ -57,11 +62,20 @@ def command(capture: str, out: str, devices: tuple[str, ...], max_channels: int)
         source = Capture(_open(capture, stack), "standard input" if capture == "-" else capture)
         target = _target(out, stack)
         progress = stack.enter_context(_progress())
-        addresses = frozenset(address.lower() for address in devices)
         rows = write_features(
-            source, target, extractor=extractor, sources=addresses, on_progress=progress
+            source, target, extractor=extractor, sources=frozenset(devices), on_progress=progress
         )
     _report(source, extractor, rows, time.perf_counter() - started)
+
+
+def _address(given: str) -> str:
+    """Return a MAC or IP address as the extractor writes it."""
+    if _MAC.fullmatch(given):
+        return given.lower().replace("-", ":")
+    try:
+        return str(ip_address(given))
+    except ValueError:
+        raise click.BadParameter(f"{given!r} is neither a MAC nor an IP address") from None
 
 
 def _open(capture: str, stack: ExitStack) -> BinaryIO:

@@ -47,8 +47,16 @@ def test_only_one_device_and_a_cap(capture):
     result = CliRunner().invoke(command, arguments)
     assert len(result.stdout.splitlines()) == 1  # the header: nobody of that address
     assert "20 channels dropped at the cap" in result.stderr
-    arguments[2] = "02:00:00:00:00:01"
-    assert len(CliRunner().invoke(command, arguments).stdout.splitlines()) == 26
+    for same in ("02:00:00:00:00:01", "02-00-00-00-00-01"):
+        arguments[2] = same
+        assert len(CliRunner().invoke(command, arguments).stdout.splitlines()) == 26
+
+
+@pytest.mark.parametrize("given", ["doorbell", "192.168.2.300", "02:00:00:00:01", ""])
+def test_an_address_that_is_none_is_refused(capture, given):
+    result = CliRunner().invoke(command, [str(capture), "--device", given])
+    assert result.exit_code == 2
+    assert "neither a MAC nor an IP address" in result.stderr
 
 
 def test_rows_come_while_the_capture_goes_on():

@@ -258,6 +258,18 @@ def test_a_capture_gives_the_extractors_rows(monkeypatch):
     assert got[0].times[1] == pytest.approx(1_700_000_000.001)
 
 
+@pytest.mark.req("F-13")
+def test_a_capture_that_was_cut_off_is_said(tmp_path):
+    path = tmp_path / "c.pcap"
+    path.write_bytes(pcap(FRAMES)[:-5])
+    said: list[tuple[str, int]] = []
+    with open_batches(
+        str(path), FEATURE_NAMES, skipped=lambda reason, count: said.append((reason, count))
+    ) as rows:
+        assert sum(len(b.numbers) for b in rows) == 29
+    assert said == [("capture cut off", 1)]
+
+
 def test_a_capture_cannot_give_other_columns():
     with pytest.raises(DataError, match="the column 'pressure', which a capture does not give"):
         next(capture_batches(io.BytesIO(pcap(FRAMES)), name="c", feature_names=["pressure"]))
