@@ -28,6 +28,7 @@ from secagg.assumptions import DEFAULT_DROPOUT
 from secagg.dp.accountant import epsilon_of, multiplier_for
 from secagg.dp.events import SampledGaussian
 from secagg.dp.planning import NoiseForecast, PrivacyPlan, plain_sentence, plan
+from secagg.dp.printed import at_least
 
 __all__ = ["command"]
 
@@ -190,11 +191,12 @@ def _print(made: PrivacyPlan, run: RunPlan, ratio: float) -> None:
         f"{made.nodes} nodes, of which {made.dropouts} may drop out and {made.colluders} collude: "
         f"{made.honest} shares of noise are sure.\n"
         f"Noise multiplier {made.noise_multiplier:.4g} for {run.rounds} rounds and {spare} that "
-        f"may abort: epsilon {made.epsilon_one_round:.3g} for one round, at delta {made.delta:g}.\n"
+        f"may abort: epsilon {at_least(made.epsilon_one_round)} for one round, at delta "
+        f"{made.delta:g}.\n"
     )
     console = Console(file=sys.stdout, width=_WIDTH)
     shown = [pair for pair in made.epsilon_by_round if pair[0] in _some(made.rounds)]
-    by_round = ", ".join(f"{value:.3g} after {count}" for count, value in shown)
+    by_round = ", ".join(f"{at_least(value)} after {count}" for count, value in shown)
     click.echo(f"epsilon {by_round} rounds\n")
     noise = Table(box=box.SIMPLE_HEAD, title="noise of a round's mean update", title_justify="left")
     for heading in ("", "in the sum", "a coordinate", "its length", "clip over it"):
@@ -255,12 +257,13 @@ def _record(
 
 
 def _record_lines(found: dict[str, Any]) -> str:
-    by_round = ", ".join(f"{value:.3g} after {count}" for count, value in found["epsilon_by_round"])
+    steps = found["epsilon_by_round"]
+    by_round = ", ".join(f"{at_least(value)} after {count}" for count, value in steps)
     return (
         f"Noise multiplier {found['noise_multiplier']:.4g} in each of {found['steps']} steps a "
         f"round, batches at rate {found['sampling_rate']:g}, for {found['rounds']} rounds and "
         f"{found['planned_rounds'] - found['rounds']} that may abort.\n"
-        f"epsilon {found['epsilon_one_round']:.3g} for one round at delta {found['delta']:g}; "
+        f"epsilon {at_least(found['epsilon_one_round'])} for one round at delta {found['delta']:g}; "
         f"{by_round} rounds.\n\n" + plain_sentence(RECORD, found["epsilon"], found["delta"])
     )
 
