@@ -263,8 +263,9 @@ def _record_lines(found: dict[str, Any]) -> str:
         f"Noise multiplier {found['noise_multiplier']:.4g} in each of {found['steps']} steps a "
         f"round, batches at rate {found['sampling_rate']:g}, for {found['rounds']} rounds and "
         f"{found['planned_rounds'] - found['rounds']} that may abort.\n"
-        f"epsilon {at_least(found['epsilon_one_round'])} for one round at delta {found['delta']:g}; "
-        f"{by_round} rounds.\n\n" + plain_sentence(RECORD, found["epsilon"], found["delta"])
+        f"epsilon {at_least(found['epsilon_one_round'])} for one round at delta "
+        f"{found['delta']:g}; {by_round} rounds.\n\n"
+        + plain_sentence(RECORD, found["epsilon"], found["delta"])
     )
 
 
