@@ -30,12 +30,12 @@ def said(*arguments: str) -> str:
 
 def test_the_noise_is_that_of_a_run_with_the_same_settings() -> None:
     """The multiplier that a coordinator settles on before its first offer is the one foretold."""
-    foretold = planned(
-        "--nodes", "40", "--rounds", "2", "--epsilon", "100", "--collusion", "0.1",
+    foretold = planned(  # so many that a sum of weights drowns in no draw of the noise
+        "--nodes", "120", "--rounds", "2", "--epsilon", "100", "--collusion", "0.1",
         "--dropout", "0.2", "--clip", "0.5",
     )  # fmt: skip
     simulation = build_simulation(
-        40,
+        120,
         2,
         dropout=0.0,
         privacy={"unit": "client", "epsilon": 100.0, "clip": 0.5},
