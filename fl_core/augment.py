@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fl_core.config import TrainConfig
 from fl_core.errors import ModelError
-from fl_core.layouts import DAMPED_WINDOWS, KNOWN_BLOCKS
+from fl_core.layouts import DAMPED_WINDOWS, KNOWN_BLOCKS, column_runs
 from fl_core.normalise import CLIP
 
 __all__ = ["Layout", "block_members", "corrupt", "make_view"]
@@ -37,12 +37,13 @@ _MOSAIC_SHARE: Final = 0.3
 """Share of corrupted rows that take another row's values instead of a shift."""
 
 
-def block_members(dim: int, blocks: Sequence[int]) -> Tensor:
+def block_members(dim: int, blocks: Sequence[int], window: int = 1) -> Tensor:
     """Return which columns each run holds.
 
     Args:
         dim: Columns d.
-        blocks: Run lengths, or () for the known layout of this width.
+        blocks: Run lengths, or () for those of `fl_core.layouts.column_runs`.
+        window: As there.
 
     Returns:
         Shape (runs, d), float32, one 1 a column.
@@ -50,7 +51,7 @@ def block_members(dim: int, blocks: Sequence[int]) -> Tensor:
     Raises:
         ModelError: the lengths do not add up to `dim`.
     """
-    lengths = tuple(blocks) or KNOWN_BLOCKS.get(dim) or (1,) * dim
+    lengths = tuple(blocks) or tuple(run.length for run in column_runs(dim, window))
     if sum(lengths) != dim:
         raise ModelError(
             f"TrainConfig.blocks add up to {sum(lengths)}, the rows have {dim} columns",
@@ -75,13 +76,13 @@ class Layout:
     itself where no other stream has the same statistics."""
 
     @classmethod
-    def of(cls, dim: int, blocks: Sequence[int] = ()) -> Layout:
+    def of(cls, dim: int, blocks: Sequence[int] = (), window: int = 1) -> Layout:
         """Work out the layout; without a known one every run is a window and has no partner.
 
         Raises:
             ModelError: the lengths do not add up to `dim`.
         """
-        members = block_members(dim, blocks)
+        members = block_members(dim, blocks, window)
         runs = len(members)
         lengths = tuple(int(length) for length in members.sum(dim=1))
         if lengths != KNOWN_BLOCKS.get(dim):

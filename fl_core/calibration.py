@@ -74,9 +74,8 @@ def cross_scores_together(
         if not any(enough):
             continue
         score = fit(rest)
-        for index in itertools.compress(
-            range(len(tables)), enough
-        ):  # a short table's fold says nothing of the others
+        # A short table's fold says nothing of the others'.
+        for index in itertools.compress(range(len(tables)), enough):
             found[index].append(score(tables[index][own[index]]))
     return [np.concatenate(scores) if scores else np.empty(0) for scores in found]
 

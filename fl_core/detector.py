@@ -24,7 +24,7 @@ from fl_core.errors import DataError, ModelError
 from fl_core.normalise import Normaliser, checked_rows
 from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.score_reference import ScoreReference
-from fl_core.scoring import LEAST_THRESHOLD, ROUNDING, HeadStatistics, benign_threshold
+from fl_core.scoring import LEAST_THRESHOLD, HeadStatistics, benign_threshold
 
 __all__ = ["DEFAULT_MAX_FPR", "Detector", "Head"]
 
@@ -75,7 +75,7 @@ class Head:
                 f"{self.device}: threshold {self.threshold} or max_fpr {self.max_fpr} out of range"
             )
         if not (0 < self.n_train < _MANY and 0 < self.n_validation < _MANY):
-            raise ModelError(f"{self.device}: a head needs training and validation rows")
+            raise ModelError(f"{self.device}: a head of no rows, or of more than can be")
         if not self.n_validation <= self.n_calibration <= self.n_validation + self.n_train:
             raise ModelError(f"{self.device}: a threshold from {self.n_calibration} scores")
         if self.reference is not None and self.reference.count > self.n_validation:
@@ -183,8 +183,7 @@ class Detector:
         scores = score_by(*used)(held_out)
         crossed = cross_scores(lambda some: score_by(*fitted(some)), own, gap=window - 1)  # L-13
         unseen = np.concatenate((crossed, scores))
-        raised = benign_threshold(unseen, max_fpr) * (1.0 + ROUNDING)  # L-13
-        threshold = max(raised, LEAST_THRESHOLD)
+        threshold = max(benign_threshold(unseen, max_fpr), LEAST_THRESHOLD)  # L-13
         reference = ScoreReference.fit(scores, threshold)
         counts = (len(own), len(held_out), len(unseen))
         head = Head(device, *used, threshold, max_fpr, *counts, reference)

@@ -155,7 +155,7 @@ def private_delta(
     before = checked_vector(params, spec.dim, "the parameter vector")
     rows = torch.from_numpy(bank.apply(train))  # Q-03
     encoder = build_encoder(model, before)
-    _fit(encoder, rows, bank, config=config, seed=seed, secret=secret, noise=noise)
+    _fit(encoder, rows, bank, model=model, config=config, seed=seed, secret=secret, noise=noise)
     after = spec.flatten(encoder)
     if not np.isfinite(after).all():  # after the noise: says nothing that the update would not
         raise ModelError("training gave a parameter that is not finite", hint=_LOWER_RATE)
@@ -167,6 +167,7 @@ def _fit(
     rows: Tensor,
     bank: PublicBank,
     *,
+    model: ModelConfig,
     config: TrainConfig,
     seed: int,
     secret: SecretBytes,
@@ -175,7 +176,7 @@ def _fit(
     """Run `config.steps` noised steps on the encoder in place."""
     public = torch.Generator().manual_seed(seed)
     bank_rows = torch.from_numpy(bank.normalised())
-    layout = Layout.of(rows.shape[1], config.blocks)
+    layout = Layout.of(model.input_dim, config.blocks, model.window)
     optimiser = _optimiser(encoder, config)
     records: RecordGradients | PairGradients
     if config.private == DP_SGD:

@@ -259,7 +259,7 @@ class CsvRows:
             try:
                 row, time, device = self._parse(raw)
             except DataError as error:  # L-21
-                if bad is None:  # L-21
+                if bad is None:
                     failed = error
                     break
                 bad(error)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fl_core.errors import ModelError
+from fl_core.scoring import ROUNDING
 
 __all__ = ["MAX_LEVELS", "MIN_SCORES", "ScoreReference", "correlation_length"]
 
@@ -115,12 +116,14 @@ class ScoreReference:
         """Return the largest difference of two distribution functions at the levels, in [0, 1].
 
         At most the Kolmogorov-Smirnov statistic of all scores, because only some points are
-        looked at: a test by it errs on the quiet side.
+        looked at: a test by it errs on the quiet side. A score that is above a level by no more
+        than `ROUNDING` of it is at the level: those of rows that repeat are now and then.
 
         Args:
             scores: Scores to compare, shape (w,), w >= 1.
         """
-        found = np.searchsorted(np.sort(scores), self.levels, "right") / len(np.asarray(scores))
+        levels = self.levels * (1.0 + ROUNDING)  # L-66
+        found = np.searchsorted(np.sort(scores), levels, "right") / len(np.asarray(scores))
         return float(np.abs(found - self.shares).max())
 
     def limit(self, effective: float, alpha: float) -> float:

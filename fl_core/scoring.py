@@ -53,8 +53,8 @@ LEAST_THRESHOLD: Final = 1e-3
 it is given at once."""
 
 ROUNDING: Final = 1e-5
-"""Share of itself that a head's threshold is raised by: a device whose rows repeat has the same
-score again and again, and how the encoder rounds must not decide whether it is an alert."""
+"""Share of itself that a threshold is raised by: a device whose rows repeat has the same score
+again and again, and how an encoder rounds must not decide whether it is an alert."""
 
 _LEAST_RIDGE: Final = 1e-6
 """Least variance added, for embeddings that hardly vary: far above the square of float32's
@@ -196,8 +196,9 @@ def _parted(z: NDArray[np.float64], widths: Sequence[int]) -> list[NDArray[np.fl
 def benign_threshold(scores: ArrayLike, max_fpr: float) -> float:
     """Return the threshold that a benign row exceeds with probability at most `max_fpr`.
 
-    The k-th smallest of n benign scores with k = ceil((n + 1)(1 - max_fpr)), which a further
-    exchangeable benign score exceeds with probability at most 1 - k/(n+1) <= max_fpr. With too few
+    The k-th smallest of n benign scores, raised by `ROUNDING` of itself, with
+    k = ceil((n + 1)(1 - max_fpr)), which a further exchangeable benign score exceeds with
+    probability at most 1 - k/(n+1) <= max_fpr. With too few
     rows for that (k > n, that is n < 1/max_fpr - 1) it is the largest score, exceeded with
     probability at most 1/(n+1): the most that n rows can promise.
 
@@ -215,7 +216,8 @@ def benign_threshold(scores: ArrayLike, max_fpr: float) -> float:
         raise ModelError(f"max_fpr is {max_fpr}", hint="use a number between 0 and 1, such as 0.01")
     if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
         raise ModelError("a threshold needs at least one benign score, all finite")
-    return float(values[threshold_rank(len(values), max_fpr) - 1])
+    found = float(values[threshold_rank(len(values), max_fpr) - 1])
+    return found + ROUNDING * abs(found)
 
 
 def threshold_rank(count: int, max_fpr: float) -> int:

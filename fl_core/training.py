@@ -229,8 +229,7 @@ def _layout(model: ModelConfig, config: TrainConfig) -> Layout | None:
     """Return how the columns belong together; None where no view asks (it is d by d numbers)."""
     if model.kind == "timefreq":
         return None
-    alone = (1,) * model.input_dim if model.window > 1 else ()  # no window is traffic by its width
-    return Layout.of(model.input_dim, config.blocks or alone)
+    return Layout.of(model.input_dim, config.blocks, model.window)
 
 
 _LOWER_RATE = "lower TrainConfig.learning_rate"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -262,10 +263,14 @@ class NodeDaemon:
         (round_id, future), self._training = self._training, None
         try:
             update = future.result()
-        except Exception as error:  # noqa: BLE001 - a hostile model must not end the daemon
-            if not isinstance(error, DataError | ModelError):
-                _log.exception("training.crashed round=%d", round_id)
+        except (DataError, ModelError) as error:
             self._act(self._session.abstain(round_id, str(error), clock()), socket)
+            return
+        except Exception as error:  # noqa: BLE001 - a hostile model must not end the daemon
+            where = "".join(traceback.format_tb(error.__traceback__))
+            name = type(error).__name__  # what it says may quote what was worked on
+            _log.error("training.crashed round=%d error=%s\n%s", round_id, name, where)
+            self._act(self._session.abstain(round_id, f"training crashed: {name}", clock()), socket)
             return
         self._act(self._session.trained(round_id, update, clock()), socket)
 

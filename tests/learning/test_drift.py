@@ -308,6 +308,17 @@ def test_a_head_of_an_older_version_says_so():
 def test_scores_that_hardly_ever_change_cannot_be_watched():
     climbing = np.linspace(1.0, 2.0, 300)
     assert "worth only" in unwatched(head_of(climbing))
-    flat = head_of(np.ones(300))
-    assert flat.reference is None
-    assert unwatched(flat) is not None
+
+
+@pytest.mark.req("L-66")
+@pytest.mark.parametrize("states", [1, 2, 10])
+def test_how_scores_of_rows_that_repeat_are_rounded_is_no_drift(states):
+    levels = np.linspace(1.0, 2.0, states)
+    head = head_of(np.tile(levels, 300 // states))
+    assert unwatched(head) is None
+    rng = np.random.default_rng(states)
+    scores = np.tile(levels, 5000 // states)
+    rounded = scores * (1.0 + 1e-6 * rng.uniform(-1.0, 1.0, size=len(scores)))
+    assert DriftMonitor(head).observe(rounded) == []
+    if states > 1:
+        assert DriftMonitor(head).observe(np.full(5000, 1.0)) != [], "one state of several is"

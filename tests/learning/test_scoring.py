@@ -9,6 +9,7 @@ from fl_core.errors import ModelError
 from fl_core.scoring import (
     EPSILON,
     JOINT_FLOOR,
+    ROUNDING,
     SERIES_SHRINKAGE,
     SHRINKAGE,
     EmbeddingStatistics,
@@ -123,13 +124,15 @@ def test_a_head_without_parts_is_refused():
 )
 def test_the_threshold_is_the_conformal_order_statistic(n, max_fpr, rank):
     scores = np.random.default_rng(0).permutation(np.arange(1.0, n + 1))
-    assert benign_threshold(scores, max_fpr) == rank
+    assert benign_threshold(scores, max_fpr) == pytest.approx(rank * (1 + ROUNDING), rel=1e-12)
+    assert benign_threshold(-scores, max_fpr) > -(n + 1 - rank), "raised, whatever the sign"
 
 
 @pytest.mark.req("L-13")
 @pytest.mark.parametrize("n", [1, 2, 50, 98])
 def test_too_few_rows_give_the_largest_score(n):
-    assert benign_threshold(np.arange(n), 0.01) == n - 1
+    found = benign_threshold(np.arange(n), 0.01)
+    assert found == pytest.approx((n - 1) * (1 + ROUNDING), rel=1e-12)
 
 
 @pytest.mark.req("L-13")

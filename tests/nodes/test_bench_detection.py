@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -260,35 +261,51 @@ def test_planted_anomalies_are_measured_kind_by_kind(sites: Path) -> None:
     assert "| AUC, burst | AUC, foreign |" in found.output
 
 
-def test_an_interrupt_keeps_what_is_done(
-    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def end_after_one(monkeypatch: pytest.MonkeyPatch, end: Callable[[], object]) -> None:
+    """Let the first result of a table be the last."""
     whole = contest.compare
 
-    def interrupted(*args, **options):
+    def ended(*args, **options):
         yield next(whole(*args, **options))
-        raise KeyboardInterrupt
+        end()
+        pytest.fail("it goes on")
 
-    monkeypatch.setattr(contest, "compare", interrupted)
+    monkeypatch.setattr(contest, "compare", ended)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        KeyboardInterrupt(),
+        DataError("too few rows"),
+        ModelError("not finite"),
+        ConfigError("min_nodes is 2"),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_what_ends_it_does_not_take_the_figures_that_are_done_with_it(
+    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    def end() -> None:
+        raise fault
+
+    end_after_one(monkeypatch, end)
     out = tmp_path / "table.md"
     common = ("--data", str(sites), "--seeds", "2", "--no-left-out", "--only", "PCA, alone")
     found = run(*common, "--out", str(out))
-    assert found.exit_code == 130
+    if isinstance(fault, KeyboardInterrupt):
+        assert found.exit_code == 130
+    else:
+        assert found.exception is fault
     assert "1 of 2 results" in found.stderr
+    assert "| PCA, alone |" in found.stdout
     assert "| PCA, alone |" in out.read_text()
 
 
 def test_sigterm_is_an_interrupt_while_it_runs(
     sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = contest.compare
-
-    def ended(*args, **options):
-        yield next(whole(*args, **options))
-        signal.raise_signal(signal.SIGTERM)
-        pytest.fail("it goes on")
-
-    monkeypatch.setattr(contest, "compare", ended)
+    end_after_one(monkeypatch, lambda: signal.raise_signal(signal.SIGTERM))
     common = ("--data", str(sites), "--seeds", "2", "--no-left-out", "--only", "PCA, alone")
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
@@ -299,30 +316,6 @@ def test_sigterm_is_an_interrupt_while_it_runs(
     assert found.exit_code == 130
     assert "1 of 2 results" in found.stderr
     assert "| PCA, alone |" in found.stdout
-
-
-@pytest.mark.parametrize(
-    "error",
-    [DataError("too few rows"), ModelError("not finite"), ConfigError("min_nodes is 2")],
-    ids=lambda error: type(error).__name__,
-)
-def test_a_method_that_fails_does_not_take_the_others_figures_with_it(
-    sites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    whole = contest.compare
-
-    def failing(*args, **options):
-        yield next(whole(*args, **options))
-        raise error
-
-    monkeypatch.setattr(contest, "compare", failing)
-    out = tmp_path / "table.md"
-    common = ("--data", str(sites), "--seeds", "2", "--no-left-out", "--only", "PCA, alone")
-    found = run(*common, "--out", str(out))
-    assert found.exception is error
-    assert "1 of 2 results" in found.stderr
-    assert "| PCA, alone |" in found.stdout
-    assert "| PCA, alone |" in out.read_text()
 
 
 def test_a_first_method_that_fails_leaves_no_table(

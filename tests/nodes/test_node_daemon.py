@@ -1,7 +1,12 @@
 """The node's loop, without a network around it."""
 
+from concurrent.futures import Future
 from typing import Any
 
+import pytest
+
+from fl_core.errors import ModelError
+from fl_core.training import LocalUpdate
 from nodes.node_daemon import NodeDaemon
 from nodes.session.events import SessionStep
 from nodes.session.participant import State
@@ -62,3 +67,29 @@ def test_nothing_follows_the_farewell() -> None:
     daemon._serve(wire)
     assert wire.sent == [b"farewell"]
     assert session.calls == ["start", "receive"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(ModelError("the loss is nan"), "the loss is nan"), (ValueError("0.7311"), "ValueError")],
+)
+def test_a_crash_in_training_ends_no_daemon_and_quotes_nothing(
+    error: Exception, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    future: Future[LocalUpdate] = Future()
+    future.set_exception(error)
+    told: list[str] = []
+
+    class Abstaining:
+        def abstain(self, round_id: int, why: str, now: float) -> SessionStep:
+            told.append(why)
+            return SessionStep()
+
+    daemon: Any = object.__new__(NodeDaemon)
+    daemon._session, daemon._training, daemon._emit = Abstaining(), (3, future), None
+    daemon._collect_training(Wire())
+    assert daemon._training is None
+    assert reason in told[0]
+    if reason == "ValueError":
+        assert "training.crashed round=3 error=ValueError" in caplog.text
+    assert "0.7311" not in told[0] + caplog.text
