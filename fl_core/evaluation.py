@@ -9,20 +9,11 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fl_core.baselines import (
-    ScoreFunction,
-    isolation_forest_score,
-    knn_score,
-    pca_score,
-    train_alone,
-)
-from fl_core.calibration import cross_scores
+from fl_core.baselines import train_alone
 from fl_core.config import ModelConfig, TrainConfig
-from fl_core.data.series import window_layout
 from fl_core.detector import DEFAULT_MAX_FPR, Detector
 from fl_core.metrics import DetectionQuality, quality
 from fl_core.normalise import Normaliser
-from fl_core.scoring import benign_threshold
 
 __all__ = [
     "METHODS",
@@ -37,13 +28,6 @@ __all__ = [
 
 METHODS: Final = ("federated", "local", "random")
 """Rows of the table: the given parameters, this device alone, the parameters before training."""
-
-EXTRA_METHODS: Final[dict[str, Callable[[ArrayLike], ScoreFunction]]] = {
-    "pca": pca_score,
-    "knn": knn_score,
-    "forest": isolation_forest_score,
-}
-"""Baselines without an encoder, on request."""
 
 
 class DeviceRows(Protocol):
@@ -103,7 +87,6 @@ def evaluate_device(
     rounds: int,
     seed: int,
     max_fpr: float = DEFAULT_MAX_FPR,
-    extra: Sequence[str] = (),
     normaliser: Normaliser | None = None,
 ) -> dict[str, DetectionQuality]:
     """Fill one device's rows of the table.
@@ -120,12 +103,11 @@ def evaluate_device(
         rounds: Rounds that `local` trains: as many local steps as in the federation.
         seed: Run seed.
         max_fpr: False-positive rate the thresholds are set for.
-        extra: More baselines, of `EXTRA_METHODS`.
         normaliser: What the federated encoder was trained under, if not each node's own; `local`
             trains without privacy, as nothing of it leaves the node.
 
     Returns:
-        Method name to quality, in the order of `METHODS`, then `extra`.
+        Method name to quality, in the order of `METHODS`.
 
     Raises:
         DataError: rows that are too few or not finite.
@@ -150,12 +132,6 @@ def evaluate_device(
         table[method] = evaluate(
             detector.score, detector.threshold(), data.test_benign, data.test_attack
         )
-    gap = window_layout(data.feature_names)[1] - 1  # L-13
-    for method in extra:
-        fit = EXTRA_METHODS[method]
-        score, crossed = fit(data.train), cross_scores(fit, data.train, gap=gap)
-        threshold = benign_threshold(np.concatenate((crossed, score(data.validation))), max_fpr)
-        table[method] = evaluate(score, threshold, data.test_benign, data.test_attack)
     return table
 
 

@@ -210,3 +210,10 @@ def test_each_augmentation_changes_views_by_the_given_generator_only(name):
     for rate in (-0.1, 0.96) if name in NEW_RATES else (-0.1, 11.0):
         with pytest.raises(ModelError, match=name):
             replace(STILL, **{name: rate})
+
+
+@pytest.mark.req("L-54")
+def test_windows_of_a_series_as_wide_as_traffic_have_no_runs():
+    assert torch.equal(Layout.of(100, window=20).members, torch.eye(100))
+    assert torch.equal(Layout.of(100, window=20).partner, torch.arange(100))
+    assert len(Layout.of(100).members) == 20
