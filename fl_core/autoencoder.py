@@ -32,7 +32,6 @@ __all__ = [
     "central_autoencoder",
     "federated_autoencoder",
     "local_autoencoder",
-    "meidan_threshold",
 ]
 
 _PER_CENT: Final = (75, 50, 33, 25)
@@ -165,23 +164,6 @@ def federated_autoencoder(
         ]
         theta = np.asarray(np.mean(after, axis=0, dtype=np.float64), dtype=np.float32)
     return lambda rows: _score(theta, Normaliser.fit(rows))
-
-
-def meidan_threshold(validation_scores: ArrayLike) -> float:
-    """Return the mean plus the standard deviation of benign validation scores.
-
-    The paper's rule, for its mean squared error and ours for the root of it; it promises no rate of
-    false alarms. `fl_core.scoring.benign_threshold` does.
-
-    Raises:
-        ModelError: no scores, or one that is not finite.
-
-    Source: Meidan et al. 2018, eq. for tr*.
-    """
-    scores = np.asarray(validation_scores, dtype=np.float64)
-    if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
-        raise ModelError("a threshold needs finite validation scores", hint="give benign rows")
-    return float(scores.mean() + scores.std())
 
 
 def _layout(dim: int) -> ParamSpec:

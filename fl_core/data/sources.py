@@ -26,52 +26,33 @@ series is always read as such; a CSV in time order is read as one where a window
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fl_core.data import archive, builtin, folders
-from fl_core.data.dataset import DeviceData, Matrix, drop_columns, evenly, kept_columns, thin
+from fl_core.data.dataset import DeviceData, drop_columns, evenly, kept_columns, thin
 from fl_core.data.folders import benign_parts, feature_names
 from fl_core.data.series import Series, device_windows, drop_channels, pool
 from fl_core.data.series_files import list_groups, list_series, load_series, read_csv
-from fl_core.data.table import BENIGN_LABELS, Block, Table, count_rows, open_table, parse_time
+from fl_core.data.table import BENIGN_LABELS, count_rows, open_table
 from fl_core.errors import DataError
 
 __all__ = [
     "BUILTIN",
-    "Rows",
     "is_series_folder",
-    "iter_rows",
     "list_devices",
     "load_all_series",
     "load_device",
     "load_devices",
-    "load_rows",
 ]
 
 BUILTIN: Final = "builtin"
 """The source that needs no files."""
 
 _UNNAMED_ATTACKS = ("1", "1.0", "true", "anomaly")
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows to score, as they were read."""
-
-    values: Matrix
-    """Shape (n, d), finite."""
-    feature_names: tuple[str, ...]
-    """The d column names, in the order of `values`."""
-    times: NDArray[np.float64] | None
-    """Shape (n,): Unix seconds from the column `time` or `timestamp`; None without one."""
-    devices: NDArray[np.str_] | None
-    """Shape (n,): the column `device`; None without one."""
 
 
 def list_devices(source: str, *, limit: int | None = None) -> tuple[str, ...]:
@@ -207,73 +188,6 @@ def _in_order(source: str) -> Path:
     return path
 
 
-def load_rows(path: str | Path, *, feature_names: Sequence[str] | None = None) -> Rows:
-    """Load every row of a CSV file, for scoring.
-
-    Args:
-        path: A CSV with a header.
-        feature_names: The columns a model wants, found by name; None for all but the side columns
-            (time, timestamp, device, label).
-
-    Raises:
-        DataError: A column is missing, there are no rows, or a cell is broken.
-    """
-    table = open_table(_existing(str(path)))
-    parts = list(_rows_of(table, feature_names, 2048))
-    if not parts:
-        raise _no_rows(str(path))
-    times = [part.times for part in parts if part.times is not None]
-    devices = [part.devices for part in parts if part.devices is not None]
-    return Rows(
-        np.concatenate([part.values for part in parts]),
-        parts[0].feature_names,
-        np.concatenate(times) if times else None,
-        np.concatenate(devices) if devices else None,
-    )
-
-
-def iter_rows(
-    lines: Iterable[bytes],
-    *,
-    name: str,
-    feature_names: Sequence[str] | None = None,
-    block_lines: int = 1,
-) -> Iterator[Rows]:
-    """Yield the rows of a CSV stream as they arrive, `block_lines` lines at a time.
-
-    Args:
-        lines: Raw lines, header first, such as a binary standard input.
-        name: What messages call the stream.
-        feature_names: As in `load_rows`.
-        block_lines: 1 answers every line at once; 2048 is fastest.
-
-    Raises:
-        DataError: As in `load_rows`; an empty stream of rows yields nothing.
-    """
-    yield from _rows_of(Table(lines, name), feature_names, block_lines)
-
-
-def _rows_of(table: Table, names: Sequence[str] | None, block_lines: int) -> Iterator[Rows]:
-    features = table.features if names is None else tuple(names)
-    if not features:
-        raise DataError(f"{table.name}: no feature column", hint="add columns of numbers")
-    clock = next((c for c in ("time", "timestamp") if c in table.columns and c not in features), "")
-    side = [clock] if clock else []
-    with_device = "device" in table.columns and "device" not in features
-    side += ["device"] if with_device else []
-    for block in table.blocks(features, side=side, block_lines=block_lines):
-        devices = np.array(block.side["device"], dtype=np.str_) if with_device else None
-        times = _times(block, clock, table.name) if clock else None
-        yield Rows(block.values, features, times, devices)
-
-
-def _times(block: Block, column: str, name: str) -> NDArray[np.float64]:
-    cells = zip(block.rows, block.side[column], strict=True)
-    return np.array(
-        [parse_time(cell, f"{name}: row {row}, column {column!r}") for row, cell in cells]
-    )
-
-
 def _existing(source: str) -> Path:
     path = Path(source)
     if not path.exists():
@@ -281,10 +195,6 @@ def _existing(source: str) -> Path:
             f"{source}: no such file or folder", hint=f'check the path, or use "{BUILTIN}"'
         )
     return path
-
-
-def _no_rows(name: str) -> DataError:
-    return DataError(f"{name}: a header but no rows", hint="give a file with at least one row")
 
 
 # ------------------------------------------------------------------------------ one plain CSV
@@ -304,7 +214,7 @@ def _csv_devices(path: Path) -> tuple[str, ...]:
                 hint="name the device, or remove the row",
             )
     if not found:
-        raise _no_rows(str(path))
+        raise DataError(f"{path}: a header but no rows", hint="give a file with at least one row")
     return tuple(found)
 
 

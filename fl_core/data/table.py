@@ -131,7 +131,6 @@ class Table:
         *,
         side: Sequence[str] = (),
         rows: Sequence[int] | None = None,
-        block_lines: int = _BLOCK_LINES,
     ) -> Iterator[Block]:
         """Yield the rows in blocks.
 
@@ -139,7 +138,6 @@ class Table:
             names: The columns wanted as numbers, in the wanted order.
             side: The columns wanted as text.
             rows: Only these rows, counted from 0 and ascending; the others are not parsed.
-            block_lines: Lines read at a time; 1 to answer a live stream line by line.
 
         Raises:
             DataError: A column is missing, or a cell is not what it must be.
@@ -149,7 +147,7 @@ class Table:
         row = 0  # data rows read so far
         coming = iter(rows) if rows is not None else count()
         wanted = next(coming, -1)
-        while raw := list(islice(self._lines, block_lines)):
+        while raw := list(islice(self._lines, _BLOCK_LINES)):
             lines: list[_Line] = []
             for line in raw:
                 number += 1

@@ -6,7 +6,7 @@ import pytest
 from fl_core.data.export import PROGRESS_PACKETS, atomic_text, write_features
 from fl_core.data.extractor import FEATURE_NAMES, Extractor, extract
 from fl_core.data.packets import Packet
-from fl_core.data.sources import load_rows
+from fl_core.data.table import open_table
 from fl_core.errors import DataError
 
 PACKETS = [
@@ -19,9 +19,11 @@ PACKETS = [
 def test_what_is_written_is_what_was_computed(tmp_path):
     with atomic_text(tmp_path / "f.csv") as out:
         assert write_features(PACKETS, out, extractor=Extractor()) == 40
-    rows = load_rows(tmp_path / "f.csv", feature_names=FEATURE_NAMES)
+    rows = open_table(tmp_path / "f.csv").read(FEATURE_NAMES, side=["time"])
     np.testing.assert_allclose(rows.values, extract(PACKETS), rtol=1e-9)
-    np.testing.assert_allclose(rows.times, [p.time for p in PACKETS], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        [float(t) for t in rows.side["time"]], [p.time for p in PACKETS], rtol=0, atol=1e-6
+    )
 
 
 def test_a_device_filter_leaves_the_statistics_alone():

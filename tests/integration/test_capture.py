@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fl_core.config import ModelConfig
-from fl_core.data.sources import load_rows
+from fl_core.data.table import open_table
 from fl_core.detector import Detector
 from fl_core.parameters import initial_parameters
 from tests.data.frames import ethernet, ipv4, pcap, tcp
@@ -54,7 +54,8 @@ def test_a_flood_in_a_capture_raises_alerts(tmp_path: Path) -> None:
     ]
     attack.write_bytes(pcap([*before, *flood]))
     secagg("features", str(benign), "--out", str(tmp_path / "benign.csv"))
-    rows = load_rows(tmp_path / "benign.csv")
+    table = open_table(tmp_path / "benign.csv")
+    rows = table.read(table.features)
     assert rows.values.shape == (600, 115)
     model = ModelConfig(input_dim=115)
     detector = Detector.fit_head(
@@ -63,7 +64,7 @@ def test_a_flood_in_a_capture_raises_alerts(tmp_path: Path) -> None:
         rows.values[100:450],
         rows.values[450:],
         device="pump",
-        feature_names=rows.feature_names,
+        feature_names=table.features,
     )
     detector.save(tmp_path / "model.safetensors")
     model_option = ("--model", str(tmp_path / "model.safetensors"))

@@ -11,7 +11,6 @@ from fl_core.autoencoder import (
     central_autoencoder,
     federated_autoencoder,
     local_autoencoder,
-    meidan_threshold,
 )
 from fl_core.errors import DataError, ModelError
 
@@ -76,14 +75,6 @@ def test_a_federation_of_one_is_that_device_but_for_its_batches(trains):
     score = federated_autoencoder(trains[:1], config=brief, seed=0)(trains[0])
     alone = local_autoencoder(trains[0], config=brief, seed=0)
     assert np.allclose(score(trains[0]), alone(trains[0]), atol=0.05)
-
-
-@pytest.mark.req("L-55")
-def test_the_papers_threshold_is_mean_plus_deviation():
-    assert meidan_threshold([1.0, 3.0]) == 3.0
-    for scores in ([], [np.nan], [[1.0]]):
-        with pytest.raises(ModelError, match="finite validation scores"):
-            meidan_threshold(scores)
 
 
 def test_nothing_to_train_on_is_refused():
