@@ -49,10 +49,13 @@ class Waiter:
         with contextlib.suppress(BlockingIOError):  # a full pipe wakes the loop as well
             self._writer.send(b"\0")
 
-    def wait(self, source: zmq.Socket[bytes], seconds: float) -> None:
-        """Return when `source` has frames, after `notify`, or after `seconds`."""
+    def wait(self, source: zmq.Socket[bytes], seconds: float, *, to_send: bool = False) -> None:
+        """Return when `source` has frames, after `notify`, or after `seconds`.
+
+        With `to_send`, when it takes a frame, such as after its connection came about.
+        """
         poller = zmq.Poller()
-        poller.register(source, zmq.POLLIN)
+        poller.register(source, zmq.POLLOUT if to_send else zmq.POLLIN)
         poller.register(self._reader, zmq.POLLIN)
         poller.poll(max(0, int(seconds * 1000) + 1))
         with contextlib.suppress(BlockingIOError):

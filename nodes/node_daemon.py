@@ -33,7 +33,7 @@ from nodes.session.events import (
     SessionStep,
     TrainRequested,
 )
-from nodes.session.participant import Participant, State
+from nodes.session.participant import HELLO_INTERVAL, Participant, State
 from nodes.session.privacy import NONE
 from nodes.store import hold_state, load_memory, save_memory, save_offer, write_json
 from nodes.telemetry import Emit, record_of
@@ -161,6 +161,8 @@ class NodeDaemon:
         return self._final is not None
 
     def _serve(self, socket: NodeSocket) -> None:
+        # A hello said before there is a connection is lost, and the next one far away.
+        self._waiter.wait(socket.socket, HELLO_INTERVAL, to_send=True)
         self._act(self._session.start(clock(), wall_clock()), socket)
         while self._session.state is not State.FINISHED:
             if self._waiter.stopping:

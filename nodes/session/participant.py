@@ -73,7 +73,7 @@ from secagg.wire.messages import (
 if TYPE_CHECKING:
     from fl_core.training import LocalUpdate
 
-__all__ = ["Participant", "State"]
+__all__ = ["HELLO_INTERVAL", "Participant", "State"]
 
 HELLO_INTERVAL = 2.0  # seconds between hellos until the coordinator answers
 SHORTEST_BEAT = 0.02  # seconds between heartbeats, whatever the coordinator asks for
