@@ -23,6 +23,7 @@ from fl_core.baselines import ScoreFunction, pooled
 from fl_core.errors import DataError, ModelError
 from fl_core.evaluation import round_seed
 from fl_core.normalise import Normaliser
+from fl_core.optimisers import Adam
 from fl_core.parameters import ParamSpec, draw_parameters
 from fl_core.settings import Settings, check_integer, check_number
 
@@ -178,11 +179,7 @@ def _first(dim: int, seed: int) -> NDArray[np.float32]:
 
 
 def _built(theta: NDArray[np.float32], dim: int) -> Autoencoder:
-    with torch.device("meta"):
-        network = Autoencoder(dim)
-    network = network.to_empty(device="cpu")
-    _layout(dim).load(network, theta)
-    return network
+    return _layout(dim).build(lambda: Autoencoder(dim), theta)
 
 
 def _trained(
@@ -191,11 +188,11 @@ def _trained(
     """Return the parameters after one round of steps on normalised rows."""
     network = _built(theta, rows.shape[1])
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    optimiser = Adam(network.parameters(), config.learning_rate)
     for _ in range(config.steps):
         batch = rows[torch.randint(len(rows), (config.batch_size,), generator=generator)]
         loss = (network(batch) - batch).square().mean()
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.clear()
         loss.backward()
         optimiser.step()
     after = _layout(rows.shape[1]).flatten(network)

@@ -78,18 +78,14 @@ def build_encoder(model: ModelConfig, params: ArrayLike) -> Encoder:
     Raises:
         ModelError: the vector has another length or holds a value that is not finite.
     """
-    encoder = _bare_encoder(model)
-    ParamSpec.from_model(model).load(encoder, params)
+    return ParamSpec.from_model(model).build(lambda: _encoder(model), params)
+
+
+def _encoder(model: ModelConfig) -> Encoder:
+    encoder = _ENCODERS[model.kind](model)
+    if model.sites:  # L-81: after all others, as in the layout
+        encoder.reader = nn.Linear(model.embedding_dim, model.sites)
     return encoder
-
-
-def _bare_encoder(model: ModelConfig) -> Encoder:
-    """Make an encoder whose parameters are unset, without touching torch's global generator."""
-    with torch.device("meta"):
-        encoder = _ENCODERS[model.kind](model)
-        if model.sites:  # L-81: after all others, as in the layout
-            encoder.reader = nn.Linear(model.embedding_dim, model.sites)
-    return encoder.to_empty(device="cpu")
 
 
 def embed(encoder: Encoder, rows: NDArray[np.float32]) -> NDArray[np.float64]:

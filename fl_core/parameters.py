@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +21,8 @@ from fl_core.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    M = TypeVar("M", bound=nn.Module)
 
 __all__ = ["ParamSpec", "checked_vector", "draw_parameters", "initial_parameters"]
 
@@ -87,22 +90,29 @@ class ParamSpec:
         parts: list[Any] = [p.detach().cpu().numpy().ravel() for p in module.parameters()]
         return np.concatenate(parts).astype(np.float32, copy=False)
 
-    def load(self, module: nn.Module, vector: ArrayLike) -> None:
-        """Copy a vector of shape (dim,) into the module's parameters.
+    def build(self, make: Callable[[], M], vector: ArrayLike) -> M:
+        """Make a module whose parameters have the values of a vector of shape (dim,).
+
+        Its constructor draws nothing from torch's global generator. It may have no buffers.
 
         Raises:
             ModelError: wrong length, a value that is not finite, or another layout.
         """
         import torch
 
+        values = torch.from_numpy(checked_vector(vector, self.dim, "the parameter vector"))
+        with torch.device("meta"):
+            module = make()
         self._same_layout(module)
-        flat = torch.from_numpy(checked_vector(vector, self.dim, "the parameter vector"))
+        state = {}
         start = 0
-        with torch.no_grad():
-            for parameter in module.parameters():
-                end = start + parameter.numel()
-                parameter.copy_(flat[start:end].view_as(parameter))
-                start = end
+        for name, shape in self.shapes:
+            end = start + math.prod(shape)
+            state[name] = values[start:end].view(shape).clone()
+            start = end
+        # `to_empty` would do, and load sympy, which every node would pay for.
+        module.load_state_dict(state, assign=True)
+        return module
 
 
 def initial_parameters(model: ModelConfig, seed: int) -> NDArray[np.float32]:

@@ -32,6 +32,7 @@ from fl_core.config import CLIP_STEPS, DP_SGD, RATE_UNITS, ModelConfig, TrainCon
 from fl_core.encoders import Encoder, build_encoder
 from fl_core.errors import ModelError
 from fl_core.logit_dp import PairGradients
+from fl_core.optimisers import Adam, Optimiser, Sgd
 from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.per_record import PATTERNS, RecordGradients, draw_patterns
 from fl_core.public_bank import PublicBank
@@ -177,7 +178,8 @@ def _fit(
     public = torch.Generator().manual_seed(seed)
     bank_rows = torch.from_numpy(bank.normalised())
     layout = Layout.of(model.input_dim, config.blocks, model.window)
-    optimiser = _optimiser(encoder, config)
+    kind = Sgd if config.optimiser == "sgd" else Adam
+    optimiser = kind(encoder.parameters(), config.learning_rate)
     records: RecordGradients | PairGradients
     if config.private == DP_SGD:
         records, step_size = RecordGradients(encoder, config), config.clip_norm / CLIP_STEPS
@@ -210,15 +212,7 @@ def _checked_noise(noise: Noise, count: int, variance: float) -> NDArray[np.int6
     return drawn.astype(np.int64)
 
 
-def _optimiser(encoder: Encoder, config: TrainConfig) -> torch.optim.Optimizer:
-    if config.optimiser == "sgd":
-        return torch.optim.SGD(encoder.parameters(), lr=config.learning_rate)
-    return torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
-
-
-def _step(
-    encoder: Encoder, optimiser: torch.optim.Optimizer, gradient: NDArray[np.float64]
-) -> None:
+def _step(encoder: Encoder, optimiser: Optimiser, gradient: NDArray[np.float64]) -> None:
     """Give the noised gradient to the optimiser."""
     flat = torch.from_numpy(gradient.astype(np.float32))
     start = 0

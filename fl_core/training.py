@@ -21,6 +21,7 @@ from fl_core.errors import DataError, ModelError
 from fl_core.losses import model_contrast, proximity, reader_loss
 from fl_core.normalise import Normaliser, checked_rows
 from fl_core.objectives import local_step
+from fl_core.optimisers import Adam
 from fl_core.parameters import ParamSpec, checked_vector
 from fl_core.private_training import Noise, SecretBytes, private_delta
 from fl_core.public_bank import PublicBank
@@ -250,7 +251,7 @@ def _fit(
     """Run `config.steps` Adam steps on the encoder in place; return the mean loss."""
     generator = torch.Generator().manual_seed(seed)  # L-11
     start = [parameter.detach().clone() for parameter in encoder.parameters()]
-    optimiser = torch.optim.Adam(encoder.parameters(), lr=config.learning_rate)
+    optimiser = Adam(encoder.parameters(), config.learning_rate)
     total = 0.0
     for step in range(config.steps):
         batch = rows[torch.randint(len(rows), (config.batch_size,), generator=generator)]
@@ -275,7 +276,7 @@ def _fit(
         if not math.isfinite(value):  # L-12
             raise ModelError(f"the loss is {value} at step {step}", hint=_LOWER_RATE)
         total += value
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.clear()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return total / config.steps
