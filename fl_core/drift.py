@@ -52,6 +52,7 @@ FALSE_ALARMS: Final = 0.01
 SCORES: Final = "scores"
 ALERT_RATE: Final = "alert_rate"
 
+_NOTHING: Final = 2.0**-53  # what added to 1 leaves 1
 _ALPHA: Final = FALSE_ALARMS / (2 * SPAN // HOP)
 """Error of one look (L-65): two tests, `SPAN` / `HOP` looks each."""
 
@@ -124,8 +125,11 @@ def excess_probability(alerts: float, rows: float, above: float, below: float) -
     )
     total = term
     for k in range(first, n):
-        term *= (n - k) * (k + above) / ((k + 1) * (n - k - 1 + below))
+        ratio = (n - k) * (k + above) / ((k + 1) * (n - k - 1 + below))
+        term *= ratio
         total += term
+        if ratio < 1.0 <= below and (n - k) * term <= total * _NOTHING:
+            break  # with `below` from 1 on terms that fall go on falling
     return min(1.0, total)
 
 

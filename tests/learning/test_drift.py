@@ -280,6 +280,12 @@ def test_the_bound_on_alerts_is_the_beta_binomial_tail():
     for alerts, rows, above, below in [(0, 10, 8, 856), (31, 1000, 8, 856), (5, 1000, 1, 50)]:
         expected = stats.betabinom(rows, above, below).sf(alerts - 1)
         assert excess_probability(alerts, rows, above, below) == pytest.approx(expected, rel=1e-6)
+    for above in (0.3, 1.0, 9.0, 40.0):
+        for below in (0.4, 1.0, 7.5, 3000.0):
+            for alerts in (1, 20, 700, 990):  # also where the tail rises again
+                tail = stats.betabinom(1000, above, below).pmf(np.arange(alerts, 1001))
+                found = excess_probability(alerts, 1000, above, below)
+                assert found == pytest.approx(tail.sum(), rel=1e-9, abs=1e-300)
     assert excess_probability(1000, 1000, 8, 856) < 1e-12
     assert excess_probability(3.9, 9.5, 1, 50) == excess_probability(3, 10, 1, 50)
 

@@ -45,7 +45,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
 
-    def wait(self, source: object, seconds: float) -> None:
+    def wait(self, source: object, seconds: float, *, to_send: bool = False) -> None:
         pass
 
     def receive(self) -> list[bytes]:
