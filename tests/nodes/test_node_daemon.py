@@ -24,7 +24,7 @@ class Overdue:
 
     def start(self, now: float, wall_time: float) -> SessionStep:
         self.calls.append("start")
-        return SessionStep()
+        return SessionStep(send=(("hub", Envelope(b"hel", b"lo")),))
 
     def receive(self, frame: bytes, now: float) -> SessionStep:
         self.calls.append("receive")
@@ -44,9 +44,10 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
+        self.waits: list[tuple[bool, int]] = []
 
     def wait(self, source: object, seconds: float, *, to_send: bool = False) -> None:
-        pass
+        self.waits.append((to_send, len(self.sent)))
 
     def receive(self) -> list[bytes]:
         return [b"the last of the model"]
@@ -59,13 +60,14 @@ class Wire:
         return True
 
 
-def test_nothing_follows_the_farewell() -> None:
+def test_a_hello_waits_for_a_connection_and_nothing_follows_the_farewell() -> None:
     daemon: Any = object.__new__(NodeDaemon)
     wire, session = Wire(), Overdue()
     daemon._session, daemon._waiter, daemon._training = session, wire, None
     daemon._next_roster_look = float("inf")
     daemon._serve(wire)
-    assert wire.sent == [b"farewell"]
+    assert wire.waits[0] == (True, 0), "said before it, a hello is lost"
+    assert wire.sent == [b"hello", b"farewell"]
     assert session.calls == ["start", "receive"]
 
 
